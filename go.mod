@@ -1,0 +1,3 @@
+module github.com/troth-tx/troth
+
+go 1.26

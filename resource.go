@@ -229,3 +229,11 @@ type Finding struct {
 type Checker interface {
 	Check(ctx context.Context) ([]Finding, error)
 }
+
+// A Sweeper is a Resource that keeps rows which outlive their transactions, such
+// as MySQL's witness rows. Sweep deletes a batch of those that are older than
+// minAge and whose transaction forgotten reports as forgotten: its register
+// answers, and has no record. It returns how many rows it deleted.
+type Sweeper interface {
+	Sweep(ctx context.Context, minAge time.Duration, forgotten func(ctx context.Context, place Place, gid GID) (bool, error)) (int, error)
+}

@@ -1,0 +1,9 @@
+//go:build !faultpoint
+
+package faultpoint
+
+// Enabled reports whether the fault points are compiled in.
+const Enabled = false
+
+// Hit marks a point.
+func Hit(string) {}

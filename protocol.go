@@ -1,0 +1,339 @@
+package troth
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// TxState is the transaction manager's view of one global transaction.
+//
+//	Active ─> Polling ─> Preparing ─> Deciding ─> Committing ─> Committed
+//	   │         ├────────────┼──────────┤            ▲
+//	   │         │            │          ├────────────┘
+//	   └─────────┴────────────┴──────────┴────────> Aborting ──> Aborted
+//
+//	Active    -> Polling     commit was asked for                          [stepCommit]
+//	Polling   -> Preparing   two or more branches wrote                    [stepPolled]
+//	Polling   -> Deciding    one branch wrote: one phase                   [stepPolled]
+//	Polling   -> Committing  no branch wrote: nothing to decide            [stepPolled]
+//	Preparing -> Deciding    every vote is commit                          [stepVoted]
+//	Deciding  -> Deciding    the answer was lost: ask again, for ever (R3) [stepDecided]
+//	Deciding  -> Committing  the commit record is durable                  [stepDecided]
+//	Committing-> Committed   every branch acknowledged; forget             [stepEnded]
+//	Aborting  -> Aborted     every branch acknowledged or was given over   [stepEnded]
+//	Active, Polling, Preparing -> Aborting  rollback, timeout, any vote but commit [stepAbort]
+//	Deciding  -> Aborting    the register holds abort                      [stepDecided]
+//
+// Active, Polling, Preparing: no commit record exists and none was asked for, so
+// a crash aborts (presumed abort, Mohan et al. 1986), and the transaction manager
+// may roll back without a record (R2).
+//
+// Deciding: the record may be durable. Nothing may be rolled back, nothing
+// committed, nobody told (R1, R3).
+//
+// Committing: the record is durable. Committed is the only way out.
+type TxState uint8
+
+// The states of a transaction. Zero is none of them: it would be a bug.
+const (
+	Active TxState = iota + 1
+	Polling
+	Preparing
+	Deciding
+	Committing
+	CommittedState
+	Aborting
+	AbortedState
+)
+
+func (s TxState) String() string {
+	switch s {
+	case Active:
+		return "active"
+	case Polling:
+		return "polling"
+	case Preparing:
+		return "preparing"
+	case Deciding:
+		return "deciding"
+	case Committing:
+		return "committing"
+	case CommittedState:
+		return "committed"
+	case Aborting:
+		return "aborting"
+	case AbortedState:
+		return "aborted"
+	}
+	return "state(" + strconv.Itoa(int(s)) + ")"
+}
+
+// machine is the protocol. It does nothing itself: step takes what happened and
+// appends the effects that must now be carried out; the driver carries them out,
+// in any order or at once, and feeds back what came of each. It has no clock, no
+// I/O, no randomness and no goroutine, so that a simulator can drive it.
+type machine struct {
+	state    TxState
+	register bool // decisions go to a register of its own unless home is fixed
+	home     int  // the branch whose commit is the decision; noBranch: the register
+	fixed    bool // home is fixed: a branch already carries it in its name
+	branches []branchState
+	waiting  int // effects of this state that have not been answered
+	failed   bool
+	readOnly bool // nothing was written: there is no decision to keep
+}
+
+const noBranch = -1
+
+// branchState is what the machine knows of one branch.
+type branchState struct {
+	can   Capability
+	wrote bool
+	vote  Vote
+	ended bool // acknowledged, or known never to need it
+}
+
+// An event is something that happened.
+type event struct {
+	kind    eventKind
+	branch  int     // evPolled, evVoted, evEnded
+	ok      bool    // evPolled: no statement failed; evEnded: acknowledged
+	wrote   bool    // evPolled
+	vote    Vote    // evVoted
+	outcome Outcome // evDecided: Undecided if the answer was lost
+}
+
+type eventKind uint8
+
+const (
+	evCommit   eventKind = iota + 1 // the program asked for commit
+	evRollback                      // the program asked for rollback, or the time is up
+	evPolled                        // a branch said whether it wrote
+	evVoted                         // a branch voted
+	evDecided                       // a register or home participant answered
+	evEnded                         // a branch acknowledged phase two, or could not be reached
+)
+
+// An effect is something to do.
+type effect struct {
+	kind   effectKind
+	branch int
+}
+
+type effectKind uint8
+
+const (
+	efPoll     effectKind = iota + 1 // ask the branch whether it wrote     -> evPolled
+	efPrepare                        // ask the branch for its vote         -> evVoted
+	efDecide                         // write the commit record: in the branch's own commit, or (noBranch) in the register -> evDecided
+	efAsk                            // the answer to efDecide was lost: ask where it went -> evDecided
+	efCommit                         // commit the prepared branch          -> evEnded
+	efRollback                       // roll the branch back                -> evEnded
+	efRelease                        // end a branch that wrote nothing     -> evEnded
+	efReport                         // the outcome is known: tell the caller
+	efForget                         // every branch is proved committed: the record may go (R4)
+)
+
+// step moves the machine on. An event that the state does not expect is a bug in
+// the driver, returned as an error; the machine is then unchanged.
+func (m *machine) step(ev event, effects []effect) ([]effect, error) {
+	switch {
+	case ev.kind == evCommit && m.state == Active:
+		return m.stepCommit(effects), nil
+	case ev.kind == evRollback && m.state == Active:
+		return m.stepAbort(effects), nil
+	case ev.kind == evPolled && m.state == Polling:
+		return m.stepPolled(ev, effects), nil
+	case ev.kind == evVoted && m.state == Preparing:
+		return m.stepVoted(ev, effects), nil
+	case ev.kind == evDecided && m.state == Deciding:
+		return m.stepDecided(ev, effects), nil
+	case ev.kind == evEnded && (m.state == Committing || m.state == Aborting):
+		return m.stepEnded(ev, effects), nil
+	}
+	return effects, fmt.Errorf("troth: protocol: event %d in state %v", ev.kind, m.state)
+}
+
+func (m *machine) stepCommit(effects []effect) []effect {
+	m.state, m.waiting = Polling, len(m.branches)
+	if m.waiting == 0 {
+		m.state, m.readOnly = CommittedState, true
+		return append(effects, effect{kind: efReport})
+	}
+	for i := range m.branches {
+		effects = append(effects, effect{kind: efPoll, branch: i})
+	}
+	return effects
+}
+
+func (m *machine) stepPolled(ev event, effects []effect) []effect {
+	m.branches[ev.branch].wrote = ev.wrote
+	m.failed = m.failed || !ev.ok
+	if m.waiting--; m.waiting > 0 {
+		return effects
+	}
+	if m.failed {
+		return m.stepAbort(effects)
+	}
+	writers, last, unable := 0, noBranch, noBranch
+	for i, b := range m.branches {
+		if b.wrote {
+			writers, last = writers+1, i
+			if b.can&CanPrepare == 0 {
+				unable = i
+			}
+		}
+	}
+	switch writers {
+	case 0:
+		m.readOnly = true
+		return m.stepCommitting(effects)
+	case 1:
+		m.home = last
+		return m.stepDeciding(effects)
+	}
+	if !m.chooseHome(unable) {
+		m.failed = true
+		return m.stepAbort(effects)
+	}
+	m.state = Preparing
+	for i, b := range m.branches {
+		if b.wrote && i != m.home {
+			m.waiting++
+			effects = append(effects, effect{kind: efPrepare, branch: i})
+		}
+	}
+	return effects
+}
+
+// chooseHome settles where the decision is recorded, and reports whether that is
+// possible: unable is the writer that cannot prepare, if there is one, and must
+// be the home; a name already given to a branch must stay true.
+func (m *machine) chooseHome(unable int) bool {
+	for i, b := range m.branches {
+		if b.wrote && b.can&CanPrepare == 0 && i != unable {
+			return false // two that cannot vote: no protocol makes them one
+		}
+	}
+	switch {
+	case m.fixed:
+		return unable == noBranch || unable == m.home
+	case unable != noBranch:
+		m.home = unable
+	case m.register:
+		m.home = noBranch
+	default:
+		m.home = noBranch
+		for i, b := range m.branches {
+			if b.wrote && b.can&CanDecide != 0 {
+				m.home = i
+				break
+			}
+		}
+		return m.home != noBranch
+	}
+	return true
+}
+
+func (m *machine) stepVoted(ev event, effects []effect) []effect {
+	m.branches[ev.branch].vote = ev.vote
+	m.failed = m.failed || ev.vote != VoteCommit // an unknown vote is no vote
+	if m.waiting--; m.waiting > 0 {
+		return effects
+	}
+	if m.failed {
+		return m.stepAbort(effects)
+	}
+	return m.stepDeciding(effects)
+}
+
+func (m *machine) stepDeciding(effects []effect) []effect {
+	m.state = Deciding
+	return append(effects, effect{kind: efDecide, branch: m.home})
+}
+
+func (m *machine) stepDecided(ev event, effects []effect) []effect {
+	switch ev.outcome {
+	case Committed:
+		if m.home != noBranch {
+			m.branches[m.home].ended = true // its commit was the decision
+		}
+		return m.stepCommitting(effects)
+	case Aborted:
+		return m.stepAbort(effects)
+	case Undecided:
+		return append(effects, effect{kind: efAsk, branch: m.home}) // R3
+	}
+	return effects
+}
+
+func (m *machine) stepCommitting(effects []effect) []effect {
+	m.state = Committing
+	if !m.readOnly {
+		effects = append(effects, effect{kind: efReport})
+	}
+	m.waiting = 0
+	for i, b := range m.branches {
+		switch {
+		case b.ended:
+		case b.wrote:
+			m.waiting++
+			effects = append(effects, effect{kind: efCommit, branch: i})
+		default:
+			m.waiting++
+			effects = append(effects, effect{kind: efRelease, branch: i})
+		}
+	}
+	if m.waiting == 0 {
+		return m.stepDone(effects)
+	}
+	return effects
+}
+
+func (m *machine) stepAbort(effects []effect) []effect {
+	m.state = Aborting
+	effects = append(effects, effect{kind: efReport})
+	m.waiting = len(m.branches)
+	for i := range m.branches {
+		effects = append(effects, effect{kind: efRollback, branch: i})
+	}
+	if m.waiting == 0 {
+		m.state = AbortedState
+	}
+	return effects
+}
+
+func (m *machine) stepEnded(ev event, effects []effect) []effect {
+	b := &m.branches[ev.branch]
+	b.ended = b.ended || ev.ok
+	m.waiting--
+	if m.waiting > 0 {
+		return effects
+	}
+	if m.state == Aborting {
+		m.state = AbortedState // a branch that was not reached is recovery's: presumed abort
+		return effects
+	}
+	return m.stepDone(effects)
+}
+
+// stepDone leaves Committing once every branch was tried. If a writer was not
+// reached the record stays, and recovery finishes the branch.
+func (m *machine) stepDone(effects []effect) []effect {
+	if m.readOnly {
+		m.state = CommittedState
+		for _, b := range m.branches {
+			if !b.ended { // its COMMIT failed: what it read may not hold together
+				m.state = AbortedState
+			}
+		}
+		return append(effects, effect{kind: efReport})
+	}
+	for _, b := range m.branches {
+		if b.wrote && !b.ended {
+			return effects
+		}
+	}
+	m.state = CommittedState
+	return append(effects, effect{kind: efForget})
+}

@@ -1,0 +1,349 @@
+package dbtest
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv("DBTEST_ORPHAN") != "" {
+		startOrphans()
+	}
+	Main(m)
+}
+
+// engine is what the tests below need to treat both engines alike.
+type engine struct {
+	Server interface {
+		Stop(ctx context.Context) error
+		Kill() error
+		Restart(ctx context.Context) error
+		Freeze() error
+		Thaw() error
+		Running() bool
+		Addr() string
+		MustOwn(t testing.TB)
+	}
+	driver, dsn       string
+	prepare, prepared []string // statements
+}
+
+func (e engine) open(t *testing.T) *sql.DB {
+	t.Helper()
+	db, err := sql.Open(e.driver, e.dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+func engines(t *testing.T) map[string]func(t *testing.T) engine {
+	t.Helper()
+	return map[string]func(t *testing.T) engine{
+		"postgres": func(t *testing.T) engine {
+			p := SharedPostgres(t, 0)
+			return engine{
+				Server: p, driver: "pgx", dsn: p.NewDatabase(t),
+				prepare:  []string{"BEGIN", "INSERT INTO t VALUES (2)", "PREPARE TRANSACTION 'g'"},
+				prepared: []string{"SELECT gid FROM pg_prepared_xacts"},
+			}
+		},
+		"mariadb": func(t *testing.T) engine {
+			m := SharedMariaDB(t, 0)
+			return engine{
+				Server: m, driver: "mysql", dsn: m.NewDatabase(t),
+				prepare:  []string{"XA START 'g'", "INSERT INTO t VALUES (2)", "XA END 'g'", "XA PREPARE 'g'"},
+				prepared: []string{"XA RECOVER"},
+			}
+		},
+	}
+}
+
+func TestCrashKeepsWhatWasAcknowledged(t *testing.T) {
+	for name, setup := range engines(t) {
+		t.Run(name, func(t *testing.T) {
+			e := setup(t)
+			e.Server.MustOwn(t)
+			addr := e.Server.Addr()
+			writeAndPrepare(t, e)
+
+			if err := e.Server.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if e.Server.Running() {
+				t.Error("runs after Kill")
+			}
+			if err := e.Server.Restart(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			requireKept(t, e)
+
+			if err := e.Server.Stop(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := e.Server.Restart(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			requireKept(t, e)
+			if got := e.Server.Addr(); got != addr {
+				t.Errorf("address changed from %s to %s", addr, got)
+			}
+		})
+	}
+}
+
+func writeAndPrepare(t *testing.T, e engine) {
+	t.Helper()
+	conn, err := e.open(t).Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	statements := append([]string{"CREATE TABLE t (n int PRIMARY KEY)", "INSERT INTO t VALUES (1)"}, e.prepare...)
+	for _, statement := range statements {
+		if _, err := conn.ExecContext(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+}
+
+func requireKept(t *testing.T, e engine) {
+	t.Helper()
+	db := e.open(t)
+	var n int
+	if err := db.QueryRowContext(t.Context(), "SELECT n FROM t").Scan(&n); err != nil || n != 1 {
+		t.Errorf("committed row: got %d, %v; want 1", n, err)
+	}
+	for _, query := range e.prepared {
+		rows, err := db.QueryContext(t.Context(), query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := 0
+		for rows.Next() {
+			found++
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil || found != 1 {
+			t.Errorf("%s: got %d rows, %v; want 1", query, found, err)
+		}
+	}
+}
+
+func TestFrozenServerAnswersAfterThaw(t *testing.T) {
+	for name, setup := range engines(t) {
+		t.Run(name, func(t *testing.T) {
+			e := setup(t)
+			e.Server.MustOwn(t)
+			db := e.open(t)
+			if err := db.PingContext(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := e.Server.Freeze(); err != nil {
+				t.Fatal(err)
+			}
+			answered := make(chan error, 1)
+			go func() {
+				_, err := db.ExecContext(context.WithoutCancel(t.Context()), "SELECT 1")
+				answered <- err
+			}()
+			select {
+			case err := <-answered:
+				t.Errorf("a frozen server answered (%v)", err)
+			case <-time.After(300 * time.Millisecond): // silence has no signal to wait for
+			}
+			if err := e.Server.Thaw(); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-answered; err != nil {
+				t.Error(err)
+			}
+			// A frozen server can be killed, and comes back.
+			if err := e.Server.Freeze(); err != nil {
+				t.Fatal(err)
+			}
+			if err := e.Server.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if err := e.Server.Restart(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func TestPostgresServersDiffer(t *testing.T) {
+	identifiers := map[string]bool{}
+	for i := range 2 {
+		p := SharedPostgres(t, i)
+		if err := p.withDB("postgres", func(db *sql.DB) error {
+			all, err := queryStrings(t.Context(), db, "SELECT system_identifier::text FROM pg_control_system()")
+			for _, one := range all {
+				identifiers[one] = true
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(identifiers) != 2 {
+		t.Errorf("system identifiers of two servers: %v", identifiers)
+	}
+}
+
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	p, err := StartPostgres(t.Context(), PostgresConfig{Settings: map[string]string{"max_prepared_transactions": "0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.Close() }()
+	m, err := StartMariaDB(t.Context(), MariaDBConfig{LogBin: true, Settings: map[string]string{"innodb-lock-wait-timeout": "7"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close() }()
+
+	got := settings(t, "pgx", p.DSN("postgres", "application_name=x y"),
+		"SHOW max_prepared_transactions", "SHOW fsync", "SHOW application_name")
+	got = append(got, settings(t, "mysql", m.DSN("", "lock_wait_timeout=9"),
+		"SELECT @@innodb_lock_wait_timeout", "SELECT @@log_bin", "SELECT @@sync_binlog", "SELECT @@lock_wait_timeout",
+		"SELECT @@innodb_flush_log_at_trx_commit")...)
+	if s := strings.Join(got, ","); s != "0,on,x y,7,1,1,9,1" {
+		t.Errorf("settings: %s", s)
+	}
+
+	dir := m.dir
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("directory after Close: %v", err)
+	}
+}
+
+func settings(t *testing.T, driver, dsn string, queries ...string) []string {
+	t.Helper()
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	var all []string
+	for _, query := range queries {
+		got, err := queryStrings(t.Context(), db, query)
+		if err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+		all = append(all, got...)
+	}
+	return all
+}
+
+func TestDatabaseIsDroppedWithWhatIsPrepared(t *testing.T) {
+	for name, setup := range engines(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Run("user", func(t *testing.T) { writeAndPrepare(t, setup(t)) })
+			e := setup(t)
+			db := e.open(t)
+			for _, query := range e.prepared {
+				rows, err := db.QueryContext(t.Context(), query)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if rows.Next() {
+					t.Error("a prepared branch outlived its database")
+				}
+				if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func TestMissingServerSaysWhatToDo(t *testing.T) {
+	t.Setenv("TROTH_MARIADB_BIN", t.TempDir())
+	_, err := StartMariaDB(t.Context(), MariaDBConfig{})
+	if !errors.Is(err, ErrNotInstalled) || !strings.Contains(err.Error(), "run scripts/setup") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// startOrphans is the other process of the next test: it starts servers, says
+// where, and waits for its end.
+func startOrphans() {
+	p, err := StartPostgres(context.Background(), PostgresConfig{})
+	if err != nil {
+		panic(err)
+	}
+	m, err := StartMariaDB(context.Background(), MariaDBConfig{})
+	if err != nil {
+		panic(err)
+	}
+	if os.Getenv("DBTEST_ORPHAN") == "frozen" {
+		if err := errors.Join(p.Freeze(), m.Freeze()); err != nil {
+			panic(err)
+		}
+	}
+	_, _ = os.Stdout.WriteString(p.dir + "\n" + m.dir + "\n")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	panic("asked to panic")
+}
+
+func TestServersDieWithTheirOwner(t *testing.T) {
+	for _, how := range []string{"killed", "frozen", "panic"} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.Command(os.Args[0])
+			cmd.Env = append(os.Environ(), "DBTEST_ORPHAN="+how)
+			stdin, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var dirs []string
+			for lines := bufio.NewScanner(stdout); len(dirs) < 2 && lines.Scan(); {
+				dirs = append(dirs, lines.Text())
+			}
+			if len(dirs) < 2 || len(processes(dirs[0])) < 3 || len(processes(dirs[1])) != 1 {
+				t.Errorf("servers did not start: %v", dirs)
+			}
+			if how == "panic" {
+				_ = stdin.Close()
+			} else {
+				_ = cmd.Process.Kill()
+			}
+			_ = cmd.Wait() // it was killed, or it panicked
+			for _, dir := range dirs {
+				requireGone(t, dir)
+			}
+		})
+	}
+}
+
+func requireGone(t *testing.T, dir string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) && len(processes(dir)) == 0 {
+			return
+		}
+	}
+	left, _ := filepath.Glob(dir + "/*")
+	t.Errorf("left behind: processes %v, files %v", processes(dir), left)
+}

@@ -1,0 +1,268 @@
+package dbtest
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"go.uber.org/goleak"
+)
+
+// Servers to use instead of starting some: data source names, separated by
+// commas, the first for index 0.
+const (
+	envPostgres = "TROTH_TEST_POSTGRES"
+	envMySQL    = "TROTH_TEST_MYSQL"
+)
+
+const cleanupTimeout = 30 * time.Second
+
+var (
+	sharedPostgres = pool[*Postgres]{started: map[int]*Postgres{}}
+	sharedMariaDB  = pool[*MariaDB]{started: map[int]*MariaDB{}}
+)
+
+// pool holds the servers that a test binary shares among its tests.
+type pool[S interface{ Close() error }] struct {
+	mu      sync.Mutex // held while one starts: two cores start no faster together
+	started map[int]S
+}
+
+func (p *pool[S]) get(i int, start func() (S, error)) (S, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s, ok := p.started[i]; ok {
+		return s, nil
+	}
+	s, err := start()
+	if err == nil {
+		p.started[i] = s
+	}
+	return s, err
+}
+
+func (p *pool[S]) close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var err error
+	for i, s := range p.started {
+		err = errors.Join(err, s.Close())
+		delete(p.started, i)
+	}
+	return err
+}
+
+// Main runs the tests of a package, closes the shared servers and exits. If
+// all tests passed it also demands that they left no goroutine behind:
+//
+//	func TestMain(m *testing.M) { dbtest.Main(m) }
+func Main(m *testing.M) {
+	before := goleak.IgnoreCurrent()
+	code := m.Run()
+	if err := errors.Join(sharedPostgres.close(), sharedMariaDB.close()); err != nil {
+		fmt.Fprintln(os.Stderr, "dbtest: close shared servers:", err)
+		code = max(code, 1)
+	}
+	if code == 0 {
+		if err := goleak.Find(before); err != nil {
+			fmt.Fprintln(os.Stderr, "goroutines left behind by the tests:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// SharedPostgres returns the i-th of the PostgreSQL servers that all tests of
+// this binary share; it is started on first use and closed by [Main]. A test
+// that kills or freezes one harms tests that run in parallel: give such tests
+// an index of their own. A server that an earlier test left killed or frozen
+// is brought back here.
+func SharedPostgres(t testing.TB, i int) *Postgres {
+	t.Helper()
+	p, err := sharedPostgres.get(i, func() (*Postgres, error) {
+		dsn, err := externalName(envPostgres, i)
+		switch {
+		case err != nil:
+			return nil, err
+		case dsn != "":
+			return externalPostgres(dsn)
+		default:
+			return StartPostgres(context.Background(), PostgresConfig{})
+		}
+	})
+	if err == nil {
+		err = p.revive()
+	}
+	if err != nil {
+		t.Fatalf("PostgreSQL server %d: %v", i, err)
+	}
+	return p
+}
+
+// SharedMariaDB is [SharedPostgres] for MariaDB.
+func SharedMariaDB(t testing.TB, i int) *MariaDB {
+	t.Helper()
+	m, err := sharedMariaDB.get(i, func() (*MariaDB, error) {
+		dsn, err := externalName(envMySQL, i)
+		switch {
+		case err != nil:
+			return nil, err
+		case dsn != "":
+			return externalMariaDB(dsn)
+		default:
+			return StartMariaDB(context.Background(), MariaDBConfig{})
+		}
+	})
+	if err == nil {
+		err = m.revive()
+	}
+	if err != nil {
+		t.Fatalf("MariaDB server %d: %v", i, err)
+	}
+	return m
+}
+
+// externalName returns the i-th name in the variable, and "" if it is not set.
+func externalName(variable string, i int) (string, error) {
+	value := os.Getenv(variable)
+	if value == "" {
+		return "", nil
+	}
+	names := strings.Split(value, ",")
+	if i >= len(names) {
+		return "", fmt.Errorf("%s names %d servers, and this test needs %d", variable, len(names), i+1)
+	}
+	return strings.TrimSpace(names[i]), nil
+}
+
+func externalPostgres(dsn string) (*Postgres, error) {
+	u, err := url.Parse(dsn)
+	if err != nil || u.Host == "" {
+		return nil, fmt.Errorf("%s: want URLs such as postgres://user@host:5432/", envPostgres) // no more: it may hold a password
+	}
+	return &Postgres{server: server{engine: "postgres", external: true, address: u.Host}, externalURL: u}, nil
+}
+
+func externalMariaDB(dsn string) (*MariaDB, error) {
+	cfg, err := mysql.ParseDSN(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("%s: want names such as user:password@tcp(host:3306)/", envMySQL)
+	}
+	return &MariaDB{server: server{engine: "mariadb", external: true, address: cfg.Addr}, externalDSN: cfg}, nil
+}
+
+// revive brings back a shared server that a test left frozen or dead.
+func (s *server) revive() error {
+	if s.external {
+		return nil
+	}
+	if err := s.Thaw(); err != nil {
+		return err
+	}
+	if s.Running() {
+		return nil
+	}
+	return s.Restart(context.Background())
+}
+
+// MustOwn ends the test if the server was not started here, because the test
+// needs to kill, stop or freeze it. In CI that is a failure: there, a test that
+// did not run must not look like one that passed.
+func (s *server) MustOwn(t testing.TB) {
+	t.Helper()
+	if !s.external {
+		return
+	}
+	const why = "NOT RUN: this test kills, stops or freezes its server, which an external one does not allow; unset " + envPostgres + " and " + envMySQL
+	if os.Getenv("CI") != "" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// NewDatabase makes a database for one test and returns its URL. It is removed
+// when the test ends, with all that is prepared in it.
+func (p *Postgres) NewDatabase(t testing.TB) string {
+	t.Helper()
+	name := databaseName()
+	if err := p.CreateDatabase(t.Context(), name); err != nil {
+		t.Fatalf("create database: %v", err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+		defer cancel()
+		if err := p.revive(); err != nil {
+			t.Errorf("bring PostgreSQL back to drop %s: %v", name, err)
+			return
+		}
+		if err := p.DropDatabase(ctx, name); err != nil {
+			t.Errorf("drop database %s: %v", name, err)
+		}
+	})
+	return p.DSN(name)
+}
+
+// NewDatabase makes a database for one test and returns its data source name.
+// It is removed when the test ends. Prepared branches belong to the server, not
+// to a database, and a test's branches cannot be told from those of another:
+// they are rolled back, and databases they kept from being removed are removed,
+// when the last test that has a database on this server ends. On an external
+// server they are left alone, and a database they lock stays, with a message.
+func (m *MariaDB) NewDatabase(t testing.TB) string {
+	t.Helper()
+	name := databaseName()
+	m.inUse.Lock()
+	m.users++
+	m.inUse.Unlock()
+	t.Cleanup(func() { m.dropForTest(t, name) })
+	if err := m.CreateDatabase(t.Context(), name); err != nil {
+		t.Fatalf("create database: %v", err)
+	}
+	return m.DSN(name)
+}
+
+func (m *MariaDB) dropForTest(t testing.TB, name string) {
+	ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
+	defer cancel()
+	m.inUse.Lock()
+	defer m.inUse.Unlock()
+	m.users--
+	if err := m.revive(); err != nil {
+		t.Errorf("bring MariaDB back to drop %s: %v", name, err)
+		return
+	}
+	if m.users > 0 || m.external {
+		if err := m.DropDatabase(ctx, name); err == nil {
+			return
+		} else if m.external {
+			t.Logf("database %s stays on the external server: %v", name, err)
+			return
+		}
+		m.locked = append(m.locked, name)
+		return
+	}
+	if err := m.RollbackPrepared(ctx); err != nil {
+		t.Errorf("clean up MariaDB: %v", err)
+	}
+	for _, name := range append(m.locked, name) {
+		if err := m.DropDatabase(ctx, name); err != nil {
+			t.Errorf("drop database %s: %v", name, err)
+		}
+	}
+	m.locked = nil
+}
+
+func databaseName() string {
+	var b [6]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return "troth_test_" + hex.EncodeToString(b[:])
+}

@@ -33,8 +33,9 @@ type engine struct {
 		Addr() string
 		MustOwn(t testing.TB)
 	}
-	driver, dsn       string
-	prepare, prepared []string // statements
+	driver, dsn string
+	prepare     []string // statements
+	prepared    func(ctx context.Context, db *sql.DB) ([]string, error)
 }
 
 func (e engine) open(t *testing.T) *sql.DB {
@@ -54,8 +55,10 @@ func engines(t *testing.T) map[string]func(t *testing.T) engine {
 			p := SharedPostgres(t, 0)
 			return engine{
 				Server: p, driver: "pgx", dsn: p.NewDatabase(t),
-				prepare:  []string{"BEGIN", "INSERT INTO t VALUES (2)", "PREPARE TRANSACTION 'g'"},
-				prepared: []string{"SELECT gid FROM pg_prepared_xacts"},
+				prepare: []string{"BEGIN", "INSERT INTO t VALUES (2)", "PREPARE TRANSACTION 'g'"},
+				prepared: func(ctx context.Context, db *sql.DB) ([]string, error) {
+					return queryStrings(ctx, db, "SELECT gid FROM pg_prepared_xacts")
+				},
 			}
 		},
 		"mariadb": func(t *testing.T) engine {
@@ -63,7 +66,7 @@ func engines(t *testing.T) map[string]func(t *testing.T) engine {
 			return engine{
 				Server: m, driver: "mysql", dsn: m.NewDatabase(t),
 				prepare:  []string{"XA START 'g'", "INSERT INTO t VALUES (2)", "XA END 'g'", "XA PREPARE 'g'"},
-				prepared: []string{"XA RECOVER"},
+				prepared: preparedXIDs,
 			}
 		},
 	}
@@ -124,18 +127,8 @@ func requireKept(t *testing.T, e engine) {
 	if err := db.QueryRowContext(t.Context(), "SELECT n FROM t").Scan(&n); err != nil || n != 1 {
 		t.Errorf("committed row: got %d, %v; want 1", n, err)
 	}
-	for _, query := range e.prepared {
-		rows, err := db.QueryContext(t.Context(), query)
-		if err != nil {
-			t.Fatal(err)
-		}
-		found := 0
-		for rows.Next() {
-			found++
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil || found != 1 {
-			t.Errorf("%s: got %d rows, %v; want 1", query, found, err)
-		}
+	if found, err := e.prepared(t.Context(), db); err != nil || len(found) != 1 {
+		t.Errorf("prepared: got %q, %v; want one", found, err)
 	}
 }
 
@@ -254,18 +247,8 @@ func TestDatabaseIsDroppedWithWhatIsPrepared(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Run("user", func(t *testing.T) { writeAndPrepare(t, setup(t)) })
 			e := setup(t)
-			db := e.open(t)
-			for _, query := range e.prepared {
-				rows, err := db.QueryContext(t.Context(), query)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if rows.Next() {
-					t.Error("a prepared branch outlived its database")
-				}
-				if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-					t.Fatal(err)
-				}
+			if found, err := e.prepared(t.Context(), e.open(t)); err != nil || len(found) != 0 {
+				t.Errorf("prepared branches outlived their database: %q, %v", found, err)
 			}
 		})
 	}

@@ -215,6 +215,8 @@ func TestSettings(t *testing.T) {
 		t.Errorf("settings: %s", s)
 	}
 
+	p.NewDatabase(t) // gone with its server, which is no error
+	m.NewDatabase(t)
 	dir := m.dir
 	if err := m.Close(); err != nil {
 		t.Error(err)

@@ -174,6 +174,13 @@ func (s *server) revive() error {
 	return s.Restart(context.Background())
 }
 
+// isClosed reports whether a database went with its whole server.
+func (s *server) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
 // MustOwn ends the test if the server was not started here, because the test
 // needs to kill, stop or freeze it. In CI that is a failure: there, a test that
 // did not run must not look like one that passed.
@@ -200,6 +207,9 @@ func (p *Postgres) NewDatabase(t testing.TB) string {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 		defer cancel()
+		if p.isClosed() {
+			return
+		}
 		if err := p.revive(); err != nil {
 			t.Errorf("bring PostgreSQL back to drop %s: %v", name, err)
 			return
@@ -236,6 +246,9 @@ func (m *MariaDB) dropForTest(t testing.TB, name string) {
 	m.inUse.Lock()
 	defer m.inUse.Unlock()
 	m.users--
+	if m.isClosed() {
+		return
+	}
 	if err := m.revive(); err != nil {
 		t.Errorf("bring MariaDB back to drop %s: %v", name, err)
 		return

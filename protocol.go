@@ -5,7 +5,7 @@ import (
 	"strconv"
 )
 
-// TxState is the transaction manager's view of one global transaction.
+// txState is the transaction manager's view of one global transaction.
 //
 //	Active ─> Polling ─> Preparing ─> Deciding ─> Committing ─> Committed
 //	   │         ├────────────┼──────────┤            ▲
@@ -32,37 +32,37 @@ import (
 // committed, nobody told (R1, R3).
 //
 // Committing: the record is durable. Committed is the only way out.
-type TxState uint8
+type txState uint8
 
 // The states of a transaction. Zero is none of them: it would be a bug.
 const (
-	Active TxState = iota + 1
-	Polling
-	Preparing
-	Deciding
-	Committing
-	CommittedState
-	Aborting
-	AbortedState
+	stateActive txState = iota + 1
+	statePolling
+	statePreparing
+	stateDeciding
+	stateCommitting
+	stateCommitted
+	stateAborting
+	stateAborted
 )
 
-func (s TxState) String() string {
+func (s txState) String() string {
 	switch s {
-	case Active:
+	case stateActive:
 		return "active"
-	case Polling:
+	case statePolling:
 		return "polling"
-	case Preparing:
+	case statePreparing:
 		return "preparing"
-	case Deciding:
+	case stateDeciding:
 		return "deciding"
-	case Committing:
+	case stateCommitting:
 		return "committing"
-	case CommittedState:
+	case stateCommitted:
 		return "committed"
-	case Aborting:
+	case stateAborting:
 		return "aborting"
-	case AbortedState:
+	case stateAborted:
 		return "aborted"
 	}
 	return "state(" + strconv.Itoa(int(s)) + ")"
@@ -73,13 +73,14 @@ func (s TxState) String() string {
 // in any order or at once, and feeds back what came of each. It has no clock, no
 // I/O, no randomness and no goroutine, so that a simulator can drive it.
 type machine struct {
-	state    TxState
+	state    txState
 	register bool // decisions go to a register of its own unless home is fixed
 	home     int  // the branch whose commit is the decision; noBranch: the register
 	fixed    bool // home is fixed: a branch already carries it in its name
 	branches []branchState
 	waiting  int // effects of this state that have not been answered
 	failed   bool
+	homeless bool // no place for the decision satisfies every branch
 	readOnly bool // nothing was written: there is no decision to keep
 }
 
@@ -138,26 +139,26 @@ const (
 // the driver, returned as an error; the machine is then unchanged.
 func (m *machine) step(ev event, effects []effect) ([]effect, error) {
 	switch {
-	case ev.kind == evCommit && m.state == Active:
+	case ev.kind == evCommit && m.state == stateActive:
 		return m.stepCommit(effects), nil
-	case ev.kind == evRollback && m.state == Active:
+	case ev.kind == evRollback && m.state == stateActive:
 		return m.stepAbort(effects), nil
-	case ev.kind == evPolled && m.state == Polling:
+	case ev.kind == evPolled && m.state == statePolling:
 		return m.stepPolled(ev, effects), nil
-	case ev.kind == evVoted && m.state == Preparing:
+	case ev.kind == evVoted && m.state == statePreparing:
 		return m.stepVoted(ev, effects), nil
-	case ev.kind == evDecided && m.state == Deciding:
+	case ev.kind == evDecided && m.state == stateDeciding:
 		return m.stepDecided(ev, effects), nil
-	case ev.kind == evEnded && (m.state == Committing || m.state == Aborting):
+	case ev.kind == evEnded && (m.state == stateCommitting || m.state == stateAborting):
 		return m.stepEnded(ev, effects), nil
 	}
 	return effects, fmt.Errorf("troth: protocol: event %d in state %v", ev.kind, m.state)
 }
 
 func (m *machine) stepCommit(effects []effect) []effect {
-	m.state, m.waiting = Polling, len(m.branches)
+	m.state, m.waiting = statePolling, len(m.branches)
 	if m.waiting == 0 {
-		m.state, m.readOnly = CommittedState, true
+		m.state, m.readOnly = stateCommitted, true
 		return append(effects, effect{kind: efReport})
 	}
 	for i := range m.branches {
@@ -193,10 +194,10 @@ func (m *machine) stepPolled(ev event, effects []effect) []effect {
 		return m.stepDeciding(effects)
 	}
 	if !m.chooseHome(unable) {
-		m.failed = true
+		m.homeless = true
 		return m.stepAbort(effects)
 	}
-	m.state = Preparing
+	m.state = statePreparing
 	for i, b := range m.branches {
 		if b.wrote && i != m.home {
 			m.waiting++
@@ -248,7 +249,7 @@ func (m *machine) stepVoted(ev event, effects []effect) []effect {
 }
 
 func (m *machine) stepDeciding(effects []effect) []effect {
-	m.state = Deciding
+	m.state = stateDeciding
 	return append(effects, effect{kind: efDecide, branch: m.home})
 }
 
@@ -268,7 +269,7 @@ func (m *machine) stepDecided(ev event, effects []effect) []effect {
 }
 
 func (m *machine) stepCommitting(effects []effect) []effect {
-	m.state = Committing
+	m.state = stateCommitting
 	if !m.readOnly {
 		effects = append(effects, effect{kind: efReport})
 	}
@@ -291,14 +292,14 @@ func (m *machine) stepCommitting(effects []effect) []effect {
 }
 
 func (m *machine) stepAbort(effects []effect) []effect {
-	m.state = Aborting
+	m.state = stateAborting
 	effects = append(effects, effect{kind: efReport})
 	m.waiting = len(m.branches)
 	for i := range m.branches {
 		effects = append(effects, effect{kind: efRollback, branch: i})
 	}
 	if m.waiting == 0 {
-		m.state = AbortedState
+		m.state = stateAborted
 	}
 	return effects
 }
@@ -310,8 +311,8 @@ func (m *machine) stepEnded(ev event, effects []effect) []effect {
 	if m.waiting > 0 {
 		return effects
 	}
-	if m.state == Aborting {
-		m.state = AbortedState // a branch that was not reached is recovery's: presumed abort
+	if m.state == stateAborting {
+		m.state = stateAborted // a branch that was not reached is recovery's: presumed abort
 		return effects
 	}
 	return m.stepDone(effects)
@@ -321,10 +322,10 @@ func (m *machine) stepEnded(ev event, effects []effect) []effect {
 // reached the record stays, and recovery finishes the branch.
 func (m *machine) stepDone(effects []effect) []effect {
 	if m.readOnly {
-		m.state = CommittedState
+		m.state = stateCommitted
 		for _, b := range m.branches {
 			if !b.ended { // its COMMIT failed: what it read may not hold together
-				m.state = AbortedState
+				m.state = stateAborted
 			}
 		}
 		return append(effects, effect{kind: efReport})
@@ -334,6 +335,6 @@ func (m *machine) stepDone(effects []effect) []effect {
 			return effects
 		}
 	}
-	m.state = CommittedState
+	m.state = stateCommitted
 	return append(effects, effect{kind: efForget})
 }

@@ -1,0 +1,401 @@
+package troth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// A Manager is a transaction manager: it begins transactions, drives them to
+// their end, and recovers those that a crash left behind, its own process's or
+// another's. Its methods are safe for concurrent use.
+type Manager struct {
+	cfg    Config // immutable after Open
+	forget *forgetter
+
+	// life ends when Close gives up what is still under way. Background work runs
+	// in tasks.
+	life  context.Context //nolint:containedctx // the Manager's own lifetime
+	stop  context.CancelFunc
+	tasks sync.WaitGroup
+	wake  chan struct{} // asks for a recovery pass soon; buffered 1
+
+	passing sync.Mutex // held during a recovery pass; taken before mu
+
+	mu      sync.Mutex // guards what follows; taken before Tx.mu; never held across I/O
+	closed  bool
+	opened  map[Resource]bool
+	regOpen bool
+	active  map[GID]*Tx
+	idle    chan struct{} // closed and replaced whenever active becomes empty
+	recent  ring
+	heur    map[GID]*HeuristicError
+	seen    map[string]time.Time // when recovery first saw a prepared branch
+	seenNow map[string]time.Time // and when last
+}
+
+// Open connects to the resources and the register, creates their tables if they
+// are missing, runs one recovery pass and starts the periodic ones. The caller
+// must Close the Manager; databases and pools remain the caller's.
+//
+// It fails if cfg is not valid, if a database cannot be reached (unless
+// Config.AllowUnreachable), or if its settings would lose decisions; the error
+// names the field or the setting and what mends it. ctx bounds Open alone.
+func Open(ctx context.Context, cfg Config) (*Manager, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{
+		cfg:     cfg,
+		wake:    make(chan struct{}, 1),
+		seen:    make(map[string]time.Time),
+		seenNow: make(map[string]time.Time),
+		opened:  make(map[Resource]bool),
+		active:  make(map[GID]*Tx),
+		idle:    make(chan struct{}),
+		heur:    make(map[GID]*HeuristicError),
+	}
+	m.life, m.stop = context.WithCancel(context.WithoutCancel(ctx))
+	m.forget = &forgetter{mgr: m}
+	if err := m.openAll(ctx); err != nil {
+		m.stop()
+		return nil, errors.Join(err, m.closeParts(context.WithoutCancel(ctx)))
+	}
+	if _, err := m.recoverPass(ctx, false); err != nil {
+		cfg.Logger.WarnContext(ctx, "recovery incomplete at open", "err", err)
+	}
+	m.tasks.Go(m.forget.run)
+	if cfg.RecoverEvery > 0 {
+		m.tasks.Go(m.recoverLoop)
+	}
+	return m, nil
+}
+
+// openAll opens what is not open yet: the register, then the resources in
+// parallel.
+func (m *Manager) openAll(ctx context.Context) error {
+	var errs []error
+	if r := m.cfg.Register; r != nil && !m.registerOpen() {
+		if err := r.Open(ctx, RegisterConfig{Domain: m.cfg.Domain, Logger: m.cfg.Logger}); err != nil {
+			errs = append(errs, fmt.Errorf("troth: open Config.Register: %w", err))
+		} else {
+			m.mu.Lock()
+			m.regOpen = true
+			m.mu.Unlock()
+		}
+	}
+	results := make(chan error, len(m.cfg.Resources))
+	for _, r := range m.cfg.Resources {
+		go func() { results <- m.openResource(ctx, r) }()
+	}
+	for range m.cfg.Resources {
+		if err := <-results; err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if err := m.checkIdentities(); err != nil {
+		return err // never to be overlooked: two names for one table
+	}
+	if m.cfg.AllowUnreachable && len(errs) > 0 {
+		m.cfg.Logger.WarnContext(ctx, "not everything could be opened", "err", errors.Join(errs...))
+		return nil
+	}
+	return errors.Join(errs...)
+}
+
+func (m *Manager) openResource(ctx context.Context, r Resource) error {
+	if m.isOpen(r) {
+		return nil
+	}
+	err := r.Open(ctx, ResourceConfig{
+		Domain:        m.cfg.Domain,
+		Logger:        m.cfg.Logger,
+		NeedDecisions: m.cfg.Register == nil,
+		LifeMax:       m.cfg.LifeMax,
+	})
+	if err != nil {
+		return fmt.Errorf("troth: open resource %s: %w", r.Name(), err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.opened[r] = true
+	return nil
+}
+
+// checkIdentities refuses two resources over one database: their branches would
+// wait for each other's locks for ever.
+func (m *Manager) checkIdentities() error {
+	names := make(map[string]string)
+	for _, r := range m.cfg.Resources {
+		if !m.isOpen(r) || r.Can()&CanDecide == 0 {
+			continue
+		}
+		id := r.Decisions().Identity()
+		if other, ok := names[id]; ok {
+			return fmt.Errorf("troth: Config.Resources %q and %q are the same database: use one resource, which a transaction shares among its users", other, r.Name())
+		}
+		names[id] = r.Name()
+	}
+	return nil
+}
+
+func (m *Manager) isOpen(r Resource) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.opened[r]
+}
+
+func (m *Manager) registerOpen() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.regOpen
+}
+
+// Run runs f in a new transaction: a nil error commits it, an error or a panic
+// rolls it back. f's context carries the transaction's deadline. The error is
+// that of [Tx.Commit], or a *[TxError] with ErrRolledBack and the error of f.
+func (m *Manager) Run(ctx context.Context, f func(ctx context.Context, tx *Tx) error, opts ...TxOption) error {
+	if f == nil {
+		return errors.New("troth: Run: the function is nil")
+	}
+	tx, err := m.Begin(ctx, opts...)
+	if err != nil {
+		return err
+	}
+	returned := false
+	defer func() {
+		if !returned { // a panic or Goexit goes on up once nothing is left behind
+			_ = tx.Rollback(context.WithoutCancel(ctx))
+		}
+	}()
+	fctx, cancel := context.WithDeadlineCause(ctx, tx.deadline, ErrTimeout)
+	defer cancel()
+	err = f(fctx, tx)
+	returned = true
+	if err != nil {
+		return tx.abort(context.WithoutCancel(ctx), err)
+	}
+	return tx.Commit(ctx)
+}
+
+// Begin begins a transaction. The caller must end it with Commit or Rollback; at
+// its deadline it is rolled back in any case. ctx gives values only: its end does
+// not end the transaction. It fails after Close, or if an option is not valid.
+func (m *Manager) Begin(ctx context.Context, opts ...TxOption) (*Tx, error) {
+	opt := txOptions{timeout: m.cfg.Timeout}
+	for _, o := range opts {
+		o(&opt)
+	}
+	if opt.timeout <= 0 || opt.timeout > m.cfg.LifeMax {
+		return nil, fmt.Errorf("troth: Timeout is %v: use more than 0 and at most Config.LifeMax, %v", opt.timeout, m.cfg.LifeMax)
+	}
+	if opt.home != "" {
+		if _, err := m.placeOf(opt.home); err != nil {
+			return nil, err
+		}
+	}
+	now := m.cfg.Now()
+	tx := &Tx{
+		mgr: m, opt: opt, begun: now,
+		gid:      NewGID(m.cfg.Domain, now),
+		deadline: time.Now().Add(opt.timeout),
+		state:    stateActive,
+		settling: make(chan struct{}),
+		answer:   make(chan struct{}),
+		ended:    make(chan struct{}),
+	}
+	tx.ctx, tx.cancel = context.WithDeadlineCause(context.WithoutCancel(ctx), tx.deadline, ErrTimeout)
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		tx.cancel()
+		return nil, fmt.Errorf("troth: Begin: the Manager is closed: %w", ErrClosed)
+	}
+	m.active[tx.gid] = tx
+	m.mu.Unlock()
+	tx.unwatch = context.AfterFunc(tx.ctx, tx.expire)
+	if f := m.cfg.Observer.TxBegin; f != nil {
+		f(tx.gid)
+	}
+	return tx, nil
+}
+
+// resource finds a resource of the configuration by its name.
+func (m *Manager) resource(name string) (Resource, error) {
+	for _, r := range m.cfg.Resources {
+		if r.Name() == name {
+			return r, m.usable(r)
+		}
+	}
+	return nil, fmt.Errorf("troth: no resource is called %q: add it to Config.Resources", clip(name))
+}
+
+// usable says why r cannot be used, if it cannot.
+func (m *Manager) usable(r Resource) error {
+	if m.isOpen(r) {
+		return nil
+	}
+	for _, known := range m.cfg.Resources {
+		if known == r {
+			return fmt.Errorf("troth: resource %s has not been reached yet", r.Name())
+		}
+	}
+	return fmt.Errorf("troth: resource %q is not one of this Manager's: add it to Config.Resources", clip(r.Name()))
+}
+
+// placeOf is the place of decisions in a resource.
+func (m *Manager) placeOf(name string) (Place, error) {
+	r, err := m.resource(name)
+	if err != nil {
+		return Place{}, fmt.Errorf("troth: Home: %w", err)
+	}
+	if r.Can()&CanDecide == 0 {
+		return Place{}, fmt.Errorf("troth: Home: resource %q cannot record decisions", name)
+	}
+	return resourcePlace(r), nil
+}
+
+// registerAt is the register at a place, false if this process does not know it:
+// a place is known by name and identity together.
+func (m *Manager) registerAt(p Place) (Register, bool) {
+	if p.Resource == "" {
+		if r := m.cfg.Register; r != nil && m.registerOpen() && r.Identity() == p.Identity {
+			return r, true
+		}
+		return nil, false
+	}
+	r, err := m.resource(p.Resource)
+	if err != nil || r.Can()&CanDecide == 0 || r.Decisions().Identity() != p.Identity {
+		return nil, false
+	}
+	return r.Decisions(), true
+}
+
+// done takes a transaction out of the active ones: recovery may touch it now.
+func (m *Manager) done(tx *Tx) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.active, tx.gid)
+	if len(m.active) == 0 {
+		close(m.idle)
+		m.idle = make(chan struct{})
+	}
+}
+
+func (m *Manager) remember(gid GID, o Outcome) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.recent.add(gid, o)
+}
+
+func (m *Manager) reportHeuristic(h *HeuristicError) {
+	m.mu.Lock()
+	_, known := m.heur[h.GID]
+	m.heur[h.GID] = h
+	m.mu.Unlock()
+	if known {
+		return
+	}
+	m.cfg.Logger.Error("heuristic outcome: a branch ended against the decision", "gid", h.GID, "err", h)
+	if f := m.cfg.Observer.Heuristic; f != nil {
+		f(h)
+	}
+}
+
+// pause waits, and reports false if the Manager gives up meanwhile.
+func (m *Manager) pause(d time.Duration) bool { return m.pauseIn(m.life, d) }
+
+func (m *Manager) pauseIn(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil && m.life.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-m.life.Done():
+		return false
+	}
+}
+
+// Close ends the Manager, in this order: new transactions are refused; those
+// whose program is still at work are rolled back; those that are voting or
+// decided run to their end; what is still not acknowledged when ctx ends is left
+// to recovery, by the next Open of any process; then the register and the
+// resources are let go. The caller's databases stay open. It returns ctx's error
+// if something was left, and what closing the register returned. A second Close does
+// nothing.
+func (m *Manager) Close(ctx context.Context) error {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return nil
+	}
+	m.closed = true
+	open := make([]*Tx, 0, len(m.active))
+	for _, tx := range m.active {
+		open = append(open, tx)
+	}
+	idle := m.idle
+	m.mu.Unlock()
+
+	for _, tx := range open {
+		if tx.claim() {
+			tx.addCause(fmt.Errorf("the Manager was closed: %w", ErrClosed))
+			go tx.drive(context.WithoutCancel(ctx), event{kind: evRollback})
+		}
+	}
+	var left error
+	if len(open) > 0 {
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			left = fmt.Errorf("troth: Close left transactions to recovery: %w", context.Cause(ctx))
+		}
+	}
+	m.stop()
+	m.tasks.Wait()
+	m.forget.flush(context.WithoutCancel(ctx), true)
+	return errors.Join(left, m.closeParts(ctx))
+}
+
+// closeParts closes what openAll opened.
+func (m *Manager) closeParts(ctx context.Context) error {
+	var errs []error
+	for _, r := range m.cfg.Resources {
+		if m.isOpen(r) {
+			errs = append(errs, r.Close(ctx))
+		}
+	}
+	if m.registerOpen() {
+		errs = append(errs, m.cfg.Register.Close(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// ring remembers the outcomes of this process's latest transactions, of which
+// the aborted leave no record (presumed abort).
+type ring struct {
+	outcomes map[GID]Outcome
+	order    []GID
+	next     int
+}
+
+const ringSize = 4096
+
+func (r *ring) add(gid GID, o Outcome) {
+	if r.outcomes == nil {
+		r.outcomes = make(map[GID]Outcome, ringSize)
+		r.order = make([]GID, ringSize)
+	}
+	delete(r.outcomes, r.order[r.next])
+	r.order[r.next] = gid
+	r.outcomes[gid] = o
+	r.next = (r.next + 1) % ringSize
+}

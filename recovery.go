@@ -1,0 +1,319 @@
+package troth
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/troth-tx/troth/internal/faultpoint"
+)
+
+// Recovery finds branches that were prepared and never told how their transaction
+// ended, and tells them. Any process that knows the databases can do it, and
+// several may at once. There is no list of "my" transactions to lose: the branches
+// themselves are the list, and each one's name says where its decision is.
+//
+// One pass, per resource, in this order (no clock of ours decides anything):
+//
+//	P  the prepared branches
+//	A  the transactions that this process is driving
+//	T  the decisions about those in P that are not in A
+//	Q  the prepared branches again
+//
+// Decided in T: carry out. Undecided, and in both P and Q: whoever drove it is dead
+// or slow; once the grace time is over the pass asks the register for abort (R2)
+// and carries out what the register then holds, be it commit after all. A branch
+// that a dead session prepares later is seen by a later pass: passes never end
+// (R6).
+//
+// A pass that cannot ask a resource leaves that resource's branches alone, and
+// says nothing about them (R6).
+
+// listTimeout bounds one question to one database.
+const listTimeout = 15 * time.Second
+
+// Recover runs one full recovery pass now, and returns how many in-doubt branches
+// it ended. Its error joins what kept it from ending others: databases that did not
+// answer, branches whose decision is out of reach. Branches of transactions that
+// may still be decided by a live process are left for Config.Grace, without an
+// error.
+func (m *Manager) Recover(ctx context.Context) (int, error) { return m.recoverPass(ctx, true) }
+
+func (m *Manager) recoverPass(ctx context.Context, upkeep bool) (int, error) {
+	m.passing.Lock()
+	defer m.passing.Unlock()
+	start := time.Now()
+	p := &pass{mgr: m, start: start}
+	if err := m.openAll(ctx); err != nil {
+		p.fail(err)
+	}
+	p.run(ctx)
+	if upkeep {
+		p.upkeep(ctx)
+	}
+	m.forgetUnseen(start)
+	if f := m.cfg.Observer.RecoverPass; f != nil {
+		f(p.inDoubt, p.unreachable, time.Since(start))
+	}
+	return p.ended, errors.Join(p.errs...)
+}
+
+// recoverLoop runs a pass every RecoverEvery, and soon when nudged.
+func (m *Manager) recoverLoop() {
+	var kept time.Time // when the last upkeep was
+	for {
+		// Spread the processes of a cluster: 80 to 120 % of the period.
+		period := time.Duration(float64(m.cfg.RecoverEvery) * (0.8 + 0.4*rand.Float64()))
+		timer := time.NewTimer(period)
+		select {
+		case <-m.life.Done():
+			timer.Stop()
+			return
+		case <-m.wake:
+			timer.Stop()
+			if !m.pause(100 * time.Millisecond) { // let what is failing fail for others too
+				return
+			}
+		case <-timer.C:
+		}
+		upkeep := time.Since(kept) >= upkeepEvery
+		if upkeep {
+			kept = time.Now()
+		}
+		if _, err := m.recoverPass(m.life, upkeep); err != nil && m.life.Err() == nil {
+			m.cfg.Logger.Warn("recovery pass incomplete", "err", err)
+		}
+	}
+}
+
+// nudge asks for a recovery pass soon.
+func (m *Manager) nudge() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// pass is one recovery pass.
+type pass struct {
+	mgr   *Manager
+	start time.Time
+
+	mu          sync.Mutex
+	ended       int
+	inDoubt     int
+	unreachable int
+	errs        []error
+}
+
+func (p *pass) run(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, r := range p.mgr.cfg.Resources {
+		if !p.mgr.isOpen(r) {
+			p.unreachable++
+			continue
+		}
+		if r.Can()&CanPrepare != 0 {
+			wg.Go(func() { p.resource(ctx, r) })
+		}
+	}
+	wg.Wait()
+}
+
+// resource carries out one resource's part of the pass.
+func (p *pass) resource(ctx context.Context, r Resource) {
+	prepared, err := p.list(ctx, r)
+	if err != nil {
+		return
+	}
+	faultpoint.Hit("recover.listed")
+	waiting := make(map[string]Prepared)
+	for _, b := range prepared {
+		switch outcome, err := p.lookup(ctx, b); {
+		case err != nil:
+			p.leave(err)
+		case outcome != Undecided:
+			p.finish(ctx, r, b, outcome)
+		case !p.graceOver(r, b):
+			p.leave(nil)
+		default:
+			waiting[b.Native] = b
+		}
+	}
+	if len(waiting) == 0 {
+		return
+	}
+	again, err := p.list(ctx, r)
+	if err != nil {
+		return
+	}
+	for _, b := range again {
+		if _, ok := waiting[b.Native]; ok {
+			p.presumeAbort(ctx, r, b)
+		}
+	}
+}
+
+// list returns the prepared branches that this pass is to look after: of our
+// domain (R7), and driven by no one in this process.
+func (p *pass) list(ctx context.Context, r Resource) ([]Prepared, error) {
+	lctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	all, err := r.Recover(lctx)
+	if err != nil {
+		p.mu.Lock()
+		p.unreachable++
+		p.mu.Unlock()
+		p.fail(&BranchError{Resource: r.Name(), Op: "recover", Err: err})
+		return nil, err
+	}
+	ours := all[:0]
+	for _, b := range all {
+		if b.Ours && b.XID.GID.Domain() == p.mgr.cfg.Domain && !p.mgr.drives(b.XID.GID) {
+			ours = append(ours, b)
+		}
+	}
+	return ours, nil
+}
+
+func (m *Manager) drives(gid GID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.active[gid] != nil
+}
+
+// lookup asks the place that the branch's name gives for the decision.
+func (p *pass) lookup(ctx context.Context, b Prepared) (Outcome, error) {
+	reg, ok := p.mgr.registerAt(b.XID.Place)
+	if !ok {
+		return Undecided, fmt.Errorf("troth: %s: its decision is recorded at %s, which this process does not know or cannot reach", b.Native, b.XID.Place)
+	}
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	outcome, err := reg.Lookup(ctx, b.XID.GID)
+	if err != nil {
+		return Undecided, fmt.Errorf("troth: %s: look up the decision: %w", b.Native, err)
+	}
+	return outcome, nil
+}
+
+// graceOver reports whether an undecided branch has been prepared for longer than
+// the grace time, by its database's clock or, where that does not say, since a
+// pass first saw it.
+func (p *pass) graceOver(r Resource, b Prepared) bool {
+	grace := p.mgr.cfg.Grace
+	if grace < 0 {
+		return true
+	}
+	age := b.Age
+	if age == 0 {
+		age = p.start.Sub(p.mgr.firstSeen(r.Name()+" "+b.Native, p.start))
+	}
+	if age >= grace {
+		return true
+	}
+	p.mgr.nudgeAfter(grace - age)
+	return false
+}
+
+// firstSeen is when a pass first saw a branch. Only passes call it, one at a time
+// but for their parallel resources.
+func (m *Manager) firstSeen(key string, now time.Time) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	first, ok := m.seen[key]
+	if !ok {
+		first = now
+		m.seen[key] = first
+	}
+	m.seenNow[key] = now
+	return first
+}
+
+// forgetUnseen drops what no pass has seen for a minute.
+func (m *Manager) forgetUnseen(now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key, last := range m.seenNow {
+		if now.Sub(last) > time.Minute {
+			delete(m.seen, key)
+			delete(m.seenNow, key)
+		}
+	}
+}
+
+// nudgeAfter asks for a pass in a while, so that a branch does not wait a whole
+// period more than its grace.
+func (m *Manager) nudgeAfter(d time.Duration) {
+	if m.cfg.RecoverEvery > 0 && d < m.cfg.RecoverEvery {
+		time.AfterFunc(d, m.nudge)
+	}
+}
+
+// presumeAbort ends a branch that nobody decided: the register is asked for abort,
+// and what it then holds is carried out (R2).
+func (p *pass) presumeAbort(ctx context.Context, r Resource, b Prepared) {
+	reg, ok := p.mgr.registerAt(b.XID.Place)
+	if !ok {
+		return
+	}
+	faultpoint.Hit("recover.before-decide")
+	dctx, cancel := context.WithTimeout(ctx, decideTimeout)
+	defer cancel()
+	outcome, err := reg.Decide(dctx, Decision{GID: b.XID.GID, Outcome: Aborted})
+	if err != nil {
+		p.leave(fmt.Errorf("troth: %s: ask for abort: %w", b.Native, err)) // R3
+		return
+	}
+	faultpoint.Hit("recover.after-decide")
+	p.finish(ctx, r, b, outcome)
+}
+
+// finish ends a branch as decided.
+func (p *pass) finish(ctx context.Context, r Resource, b Prepared, outcome Outcome) {
+	faultpoint.Hit("recover.before-finish")
+	fctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	err := r.Finish(fctx, b.XID, outcome, "")
+	var h *HeuristicError
+	switch {
+	case err == nil:
+		p.mu.Lock()
+		p.ended++
+		p.mu.Unlock()
+		p.mgr.cfg.Logger.InfoContext(ctx, "in-doubt branch ended", "gid", b.XID.GID, "rm", r.Name(), "decision", outcome.String())
+		if f := p.mgr.cfg.Observer.Recovered; f != nil {
+			f(b.XID, r.Name(), outcome)
+		}
+	case errors.As(err, &h):
+		p.mgr.reportHeuristic(h)
+		p.fail(err)
+	case errors.Is(err, ErrNoEvidence):
+		// Somebody else ended it since we listed it. Its record, if there is one, is
+		// proved before it is forgotten.
+	default:
+		p.leave(&BranchError{Resource: r.Name(), Op: "recover", XID: b.XID.String(), Err: err})
+	}
+	faultpoint.Hit("recover.after-finish")
+}
+
+// leave counts a branch that stays in doubt, because of err if it is not nil.
+func (p *pass) leave(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.inDoubt++
+	if err != nil && len(p.errs) < 100 {
+		p.errs = append(p.errs, err)
+	}
+}
+
+func (p *pass) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.errs) < 100 {
+		p.errs = append(p.errs, err)
+	}
+}

@@ -1,0 +1,136 @@
+package troth
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/troth-tx/troth/internal/faultpoint"
+)
+
+// Upkeep keeps the registers small. The process that committed a transaction
+// forgets its record itself (see forgetter); what a crash left over is proved
+// again here: a record goes only when every branch that it binds is proved
+// committed (R4). Abort records go when no transaction can live that long any more
+// (R5).
+const (
+	upkeepEvery = 30 * time.Second
+	upkeepBatch = 500
+	// upkeepMargin is how much older than KeepDecisions a record must be before
+	// anyone but its own process proves and forgets it.
+	upkeepMargin = 30 * time.Second
+	// abortLives is for how many longest lives an abort record is kept.
+	abortLives = 10
+)
+
+func (p *pass) upkeep(ctx context.Context) {
+	m := p.mgr
+	for _, place := range m.places() {
+		reg, ok := m.registerAt(place)
+		if !ok {
+			continue
+		}
+		if err := p.forgetProved(ctx, place, reg); err != nil {
+			p.fail(err)
+		}
+		for ctx.Err() == nil {
+			if n, err := reg.Expire(ctx, abortLives*m.cfg.LifeMax); err != nil || n == 0 {
+				if err != nil {
+					p.fail(err)
+				}
+				break
+			}
+		}
+	}
+	for _, r := range m.cfg.Resources {
+		s, ok := r.(Sweeper)
+		if !ok || !m.isOpen(r) {
+			continue
+		}
+		if _, err := s.Sweep(ctx, m.keepAge(), p.forgotten); err != nil {
+			p.fail(&BranchError{Resource: r.Name(), Op: "recover", Err: err})
+		}
+	}
+}
+
+// keepAge is from when on a record, or a witness of one, may be looked at by
+// others than its own process.
+func (m *Manager) keepAge() time.Duration { return max(m.cfg.KeepDecisions, 0) + upkeepMargin }
+
+// places lists where this process can read decisions.
+func (m *Manager) places() []Place {
+	var places []Place
+	if m.cfg.Register != nil && m.registerOpen() {
+		places = append(places, Place{Identity: m.cfg.Register.Identity()})
+	}
+	for _, r := range m.cfg.Resources {
+		if m.isOpen(r) && r.Can()&CanDecide != 0 {
+			places = append(places, resourcePlace(r))
+		}
+	}
+	return places
+}
+
+// forgetProved walks one register's commit records.
+func (p *pass) forgetProved(ctx context.Context, place Place, reg Register) error {
+	var after GID
+	for ctx.Err() == nil {
+		records, err := reg.Committed(ctx, p.mgr.keepAge(), after, upkeepBatch)
+		if err != nil {
+			return err
+		}
+		var proved []GID
+		for _, rec := range records {
+			after = rec.GID
+			if rec.GID.Domain() == p.mgr.cfg.Domain && !p.mgr.drives(rec.GID) && p.prove(ctx, place, rec) {
+				proved = append(proved, rec.GID)
+			}
+		}
+		faultpoint.Hit("forget.before")
+		if len(proved) > 0 {
+			if err := reg.Forget(ctx, proved); err != nil {
+				return err
+			}
+		}
+		faultpoint.Hit("forget.after")
+		if len(records) < upkeepBatch {
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
+// prove reports whether every branch of a commit record is proved committed. A
+// branch that is still prepared is committed on the way.
+func (p *pass) prove(ctx context.Context, place Place, rec Decision) bool {
+	for _, b := range rec.Branches {
+		r, err := p.mgr.resource(b.Resource)
+		if err != nil {
+			return false // not one of ours: whoever knows it proves it
+		}
+		fctx, cancel := context.WithTimeout(ctx, listTimeout)
+		err = r.Finish(fctx, XID{GID: rec.GID, Place: place, Branch: b.Branch}, Committed, b.Evidence)
+		cancel()
+		if err == nil {
+			continue
+		}
+		var h *HeuristicError
+		if errors.As(err, &h) {
+			p.mgr.reportHeuristic(h)
+		}
+		p.fail(&BranchError{Resource: b.Resource, Op: "recover", Err: err, Hint: "the commit record of " + string(rec.GID) + " is kept"})
+		return false
+	}
+	return true
+}
+
+// forgotten reports whether a transaction that did commit has no record any
+// more: only then may what proves it go too.
+func (p *pass) forgotten(ctx context.Context, place Place, gid GID) (bool, error) {
+	reg, ok := p.mgr.registerAt(place)
+	if !ok {
+		return false, nil
+	}
+	outcome, err := reg.Lookup(ctx, gid)
+	return err == nil && outcome == Undecided && !p.mgr.drives(gid), err
+}

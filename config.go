@@ -63,6 +63,10 @@ type Config struct {
 	// then.
 	AllowUnreachable bool
 
+	// NoRecovery: neither Open nor the background ends in-doubt branches or drops
+	// records, for tools that only look. [Manager.Recover] still does.
+	NoRecovery bool
+
 	// Now is the clock for ids and timeouts. Defaults to time.Now.
 	Now func() time.Time
 }

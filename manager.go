@@ -64,10 +64,13 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 		m.stop()
 		return nil, errors.Join(err, m.closeParts(context.WithoutCancel(ctx)))
 	}
+	m.tasks.Go(m.forget.run)
+	if cfg.NoRecovery {
+		return m, nil
+	}
 	if _, err := m.recoverPass(ctx, false); err != nil {
 		cfg.Logger.WarnContext(ctx, "recovery incomplete at open", "err", err)
 	}
-	m.tasks.Go(m.forget.run)
 	if cfg.RecoverEvery > 0 {
 		m.tasks.Go(m.recoverLoop)
 	}

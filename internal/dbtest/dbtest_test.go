@@ -256,6 +256,37 @@ func TestDatabaseIsDroppedWithWhatIsPrepared(t *testing.T) {
 	}
 }
 
+func TestExternalServersAreUsedAndLeftAlone(t *testing.T) {
+	p, err := externalPostgres(SharedPostgres(t, 0).DSN("postgres", "application_name=ext"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := externalMariaDB(SharedMariaDB(t, 0).DSN("", "lock_wait_timeout=9"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := settings(t, "pgx", p.NewDatabase(t), "SHOW application_name")
+	got = append(got, settings(t, "mysql", m.NewDatabase(t), "SELECT @@lock_wait_timeout")...)
+	if s := strings.Join(got, ","); s != "ext,9" {
+		t.Errorf("settings: %s", s)
+	}
+	for _, err := range []error{p.Kill(), p.Stop(t.Context()), p.Restart(t.Context()), m.Freeze(), m.Thaw()} {
+		if !errors.Is(err, ErrExternal) {
+			t.Errorf("got %v, want ErrExternal", err)
+		}
+	}
+	if err := errors.Join(p.Close(), m.Close()); err != nil {
+		t.Error(err)
+	}
+	t.Setenv(envMySQL, "a,b")
+	if second, err := externalName(envMySQL, 1); second != "b" || err != nil {
+		t.Errorf("second name: %q, %v", second, err)
+	}
+	if _, err := externalName(envMySQL, 2); err == nil {
+		t.Error("a third of two names is no error")
+	}
+}
+
 func TestMissingServerSaysWhatToDo(t *testing.T) {
 	t.Setenv("TROTH_MARIADB_BIN", t.TempDir())
 	_, err := StartMariaDB(t.Context(), MariaDBConfig{})

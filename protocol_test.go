@@ -1,0 +1,372 @@
+package troth
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestProtocolExhaustive runs the machine through every combination of
+// capabilities, writers, votes, answers and losses of up to three branches, with a
+// register and without, and checks after every step what no run may violate.
+func TestProtocolExhaustive(t *testing.T) {
+	t.Parallel()
+	runs := 0
+	for n := range 4 {
+		for _, register := range []bool{false, true} {
+			forEachCan(n, func(can []Capability) {
+				for fixed := -1; fixed < n; fixed++ {
+					if fixed >= 0 && can[fixed]&CanDecide == 0 {
+						continue
+					}
+					m := machine{state: stateActive, register: register, home: noBranch}
+					if fixed >= 0 {
+						m.fixed, m.home = true, fixed
+					}
+					for _, c := range can {
+						m.branches = append(m.branches, branchState{can: c})
+					}
+					w := &world{t: t, runs: &runs, m: m, did: make([]branchDid, n)}
+					w.explore(event{kind: evCommit})
+					w.explore(event{kind: evRollback})
+				}
+			})
+		}
+	}
+	if runs < 100_000 {
+		t.Errorf("%d runs: the exploration does not reach what it should", runs)
+	}
+	t.Logf("%d runs", runs)
+}
+
+func forEachCan(n int, f func([]Capability)) {
+	can := make([]Capability, n)
+	var rec func(i int)
+	rec = func(i int) {
+		if i == n {
+			f(can)
+			return
+		}
+		for _, c := range []Capability{CanPrepare | CanDecide, CanPrepare, CanDecide} {
+			can[i] = c
+			rec(i + 1)
+		}
+	}
+	rec(0)
+}
+
+// branchDid is what was done to a branch in one run.
+type branchDid struct{ prepared, committed, rolledBack, released bool }
+
+// world is one run so far: a machine, and what the world has seen of it.
+type world struct {
+	t        *testing.T
+	runs     *int
+	m        machine
+	did      []branchDid
+	decision Outcome // what the register holds
+	asked    bool    // efDecide was carried out, so the record may exist
+	lost     int     // answers of the decision lost so far
+	told     Outcome
+	tellings int
+	forgot   bool
+	trace    []string
+}
+
+func (w *world) clone() *world {
+	c := *w
+	c.m.branches = append([]branchState(nil), w.m.branches...)
+	c.did = append([]branchDid(nil), w.did...)
+	c.trace = append([]string(nil), w.trace...)
+	return &c
+}
+
+// explore feeds an event and then every possible answer to what the machine asks.
+func (w *world) explore(ev event) {
+	w = w.clone()
+	w.feed([]event{ev})
+}
+
+// feed hands the answers of one phase to the machine, one at a time, and goes on
+// with the effects.
+func (w *world) feed(events []event) {
+	var effects []effect
+	for _, ev := range events {
+		w.trace = append(w.trace, fmt.Sprintf("%+v", ev))
+		var err error
+		before := len(effects)
+		if effects, err = w.m.step(ev, effects); err != nil {
+			w.fail("%v", err)
+		}
+		if ev.kind != events[len(events)-1].kind && len(effects) > before {
+			w.fail("effects before the phase was over")
+		}
+	}
+	w.answer(effects, nil)
+}
+
+// answer branches over every answer to the effects that are left.
+func (w *world) answer(effects []effect, events []event) {
+	if len(effects) == 0 {
+		if len(events) > 0 {
+			w.clone().feed(events)
+			return
+		}
+		w.end()
+		return
+	}
+	ef, rest := effects[0], effects[1:]
+	for _, alt := range w.alternatives(ef) {
+		c := w.clone()
+		next := events
+		if ev := alt(c); ev.kind != 0 {
+			next = append(append([]event(nil), events...), ev)
+		}
+		c.answer(rest, next)
+	}
+}
+
+// alternatives are the ways in which an effect can go.
+func (w *world) alternatives(ef effect) []func(*world) event {
+	i := ef.branch
+	switch ef.kind {
+	case efPoll:
+		return []func(*world) event{
+			func(*world) event { return event{kind: evPolled, branch: i, ok: true, wrote: true} },
+			func(*world) event { return event{kind: evPolled, branch: i, ok: true} },
+			func(*world) event { return event{kind: evPolled, branch: i} },
+		}
+	case efPrepare:
+		return []func(*world) event{
+			func(w *world) event { w.did[i].prepared = true; return w.vote(i, VoteCommit) },
+			func(w *world) event { w.did[i].prepared = true; return w.vote(i, VoteUnknown) }, // the answer was lost
+			func(w *world) event { return w.vote(i, VoteUnknown) },                           // the question was
+			func(w *world) event { w.did[i].rolledBack = true; return w.vote(i, VoteRollback) },
+		}
+	case efDecide, efAsk:
+		return w.decisions(ef)
+	case efCommit:
+		return []func(*world) event{
+			func(w *world) event { w.commit(i); return event{kind: evEnded, branch: i, ok: true} },
+			func(w *world) event { w.commit(i); return event{kind: evEnded, branch: i} },
+			func(w *world) event { w.mayCommit(i); return event{kind: evEnded, branch: i} },
+		}
+	case efRollback:
+		return []func(*world) event{
+			func(w *world) event { w.rollback(i); return event{kind: evEnded, branch: i, ok: true} },
+			func(w *world) event { w.rollback(i); return event{kind: evEnded, branch: i} },
+		}
+	case efRelease:
+		return []func(*world) event{
+			func(w *world) event { w.release(i); return event{kind: evEnded, branch: i, ok: true} },
+			func(w *world) event { w.release(i); return event{kind: evEnded, branch: i} },
+		}
+	case efReport:
+		return []func(*world) event{func(w *world) event { w.tell(); return event{} }}
+	case efForget:
+		return []func(*world) event{func(w *world) event { w.forget(); return event{} }}
+	}
+	w.fail("effect %d", ef.kind)
+	return nil
+}
+
+func (w *world) vote(i int, v Vote) event { return event{kind: evVoted, branch: i, vote: v} }
+
+// decisions are the answers to a question for the decision: the first writer won,
+// be it us or a recoverer with abort, and the answer may be lost, twice at most.
+func (w *world) decisions(ef effect) []func(*world) event {
+	w.mayDecide(ef)
+	settle := func(w *world, o Outcome) {
+		w.asked = true
+		if w.decision == Undecided {
+			w.decision = o
+			if o == Committed && ef.branch != noBranch {
+				w.did[ef.branch].committed = true
+			}
+			if o == Aborted && ef.branch != noBranch {
+				w.did[ef.branch].rolledBack = true
+			}
+		}
+	}
+	var out []func(*world) event
+	for _, o := range []Outcome{Committed, Aborted} {
+		out = append(out, func(w *world) event { settle(w, o); return event{kind: evDecided, outcome: w.decision} })
+		if w.lost < 2 {
+			out = append(out, func(w *world) event { settle(w, o); w.lost++; return event{kind: evDecided} })
+		}
+	}
+	return out
+}
+
+func (w *world) mayDecide(ef effect) {
+	for i, b := range w.m.branches {
+		if b.wrote && i != ef.branch && b.vote != VoteCommit {
+			w.fail("decision asked for before branch %d voted commit", i)
+		}
+		if b.wrote && b.can&CanPrepare == 0 && i != ef.branch {
+			w.fail("branch %d cannot prepare and is not the home", i)
+		}
+	}
+	if ef.branch == noBranch && !w.m.register {
+		w.fail("no register to decide in")
+	}
+}
+
+// R1: no branch commits before the decision is commit.
+func (w *world) mayCommit(i int) {
+	if w.decision != Committed {
+		w.fail("R1: branch %d told to commit, decision is %v", i, w.decision)
+	}
+	if !w.did[i].prepared {
+		w.fail("branch %d told to commit and is not prepared", i)
+	}
+}
+
+func (w *world) commit(i int) { w.mayCommit(i); w.did[i].committed = true }
+
+// R2: nothing is rolled back that was, or may still be, decided commit.
+func (w *world) rollback(i int) {
+	if w.decision == Committed || (w.asked && w.decision != Aborted) {
+		w.fail("R2: branch %d rolled back, decision is %v", i, w.decision)
+	}
+	w.did[i].rolledBack = true
+}
+
+func (w *world) release(i int) {
+	if w.m.branches[i].wrote {
+		w.fail("branch %d wrote and is released", i)
+	}
+	w.did[i].released = true
+}
+
+// R3: the caller hears what the register holds, once.
+func (w *world) tell() {
+	w.tellings++
+	w.told = w.m.state.outcome()
+	if w.asked && w.told != w.decision {
+		w.fail("R3: told %v, decision is %v", w.told, w.decision)
+	}
+	if !w.asked && w.told == Committed && !w.m.readOnly {
+		w.fail("told committed and nobody decided")
+	}
+}
+
+// R4: a record goes only when every branch that wrote has committed.
+func (w *world) forget() {
+	w.forgot = true
+	for i, b := range w.m.branches {
+		if b.wrote && !w.did[i].committed {
+			w.fail("R4: forgotten before branch %d committed", i)
+		}
+	}
+}
+
+func (w *world) end() {
+	*w.runs++
+	if w.tellings != 1 {
+		w.fail("the caller was told %d times", w.tellings)
+	}
+	switch w.m.state {
+	case stateCommitted, stateCommitting, stateAborted:
+	default:
+		w.fail("ended in state %v", w.m.state)
+	}
+	if w.m.state == stateCommitted && !w.m.readOnly && !w.forgot {
+		w.fail("committed everywhere and never forgotten")
+	}
+	for i, d := range w.did {
+		if d.committed && w.decision != Committed {
+			w.fail("branch %d committed, decision is %v", i, w.decision)
+		}
+		if d.rolledBack && w.decision == Committed {
+			w.fail("branch %d rolled back, decision is commit", i)
+		}
+		if w.m.state == stateCommitting && w.m.branches[i].wrote && !d.prepared && !d.committed {
+			w.fail("branch %d lost", i)
+		}
+	}
+}
+
+func (w *world) fail(format string, args ...any) {
+	w.t.Helper()
+	w.t.Fatalf("%s\nmachine %+v\n%s", fmt.Sprintf(format, args...), w.m, strings.Join(w.trace, "\n"))
+}
+
+// An event that does not belong to the state is a bug of the driver, and must not
+// move the machine.
+func TestProtocolRefusesStrayEvents(t *testing.T) {
+	t.Parallel()
+	accepted := map[txState][]eventKind{
+		stateActive:     {evCommit, evRollback},
+		statePolling:    {evPolled},
+		statePreparing:  {evVoted},
+		stateDeciding:   {evDecided},
+		stateCommitting: {evEnded},
+		stateAborting:   {evEnded},
+	}
+	for s := stateActive; s <= stateAborted; s++ {
+	kinds:
+		for k := evCommit; k <= evEnded; k++ {
+			for _, ok := range accepted[s] {
+				if k == ok {
+					continue kinds
+				}
+			}
+			m := machine{state: s, branches: make([]branchState, 1), waiting: 1}
+			effects, err := m.step(event{kind: k}, nil)
+			if err == nil || len(effects) > 0 || m.state != s {
+				t.Errorf("event %d in state %v: err %v, %d effects, state %v", k, s, err, len(effects), m.state)
+			}
+		}
+	}
+}
+
+// FuzzXID: what a name says is exactly what it was made from, and nothing that is
+// not ours is taken for ours.
+func FuzzXID(f *testing.F) {
+	x := XID{GID: NewGID("bank", testTime), Place: Place{Resource: "athos", Identity: "0123abcd"}, Branch: 2}
+	f.Add(x.String())
+	x.Place.Resource = ""
+	f.Add(x.String())
+	f.Add("troth:bank.:@.1")
+	f.Add("troth:bank.01J9'; drop table account; --:athos~0123abcd.1")
+	f.Fuzz(func(t *testing.T, s string) {
+		x, err := ParseXID(s)
+		if err != nil {
+			return
+		}
+		if x.String() != s {
+			t.Errorf("%q was read as %q", s, x.String())
+		}
+		if len(x.GTRID()) > gtridSizeMax || len(x.BQUAL()) > bqualSizeMax || len(s) > 199 {
+			t.Errorf("%q is too long", s)
+		}
+		if i := strings.IndexFunc(s, func(r rune) bool {
+			return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789._~@:-", r)
+		}); i >= 0 {
+			t.Errorf("%q holds %q", s, s[i])
+		}
+		back, err := ParseXA(FormatID, x.GTRID(), x.BQUAL())
+		if err != nil || back != x {
+			t.Errorf("XA form of %q: %v, %v", s, back, err)
+		}
+		if !ValidName(x.GID.Domain()) || x.GID.Time().IsZero() {
+			t.Errorf("%q has a bad domain or time", s)
+		}
+	})
+}
+
+// FuzzBranches: what EncodeBranches wrote is what ParseBranches reads.
+func FuzzBranches(f *testing.F) {
+	f.Add("athos.1=731 porthos.2=")
+	f.Add("athos.1")
+	f.Fuzz(func(t *testing.T, s string) {
+		branches, err := ParseBranches(s)
+		if err != nil {
+			return
+		}
+		if got := EncodeBranches(branches); got != s {
+			t.Skipf("%q is not canonical: %q", s, got) // 007 for 7
+		}
+	})
+}

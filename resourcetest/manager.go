@@ -1,0 +1,4 @@
+package resourcetest
+
+// managerCases drive the resource through a Manager.
+var managerCases []testCase

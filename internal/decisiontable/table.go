@@ -1,12 +1,36 @@
-// Package decisiontable keeps decisions in the tables of a database:
-// PostgreSQL, MySQL or MariaDB, and SQLite.
+// Package decisiontable keeps decisions in a table of a database: PostgreSQL,
+// MySQL or MariaDB, and SQLite. It is the register of the home participant,
+// whose own commit carries the record (see [Table.InsertSQL]), and the inside of
+// package sqlregister.
+//
+//	troth_decision  gid PRIMARY KEY, outcome 'commit' or 'abort', branches, created_at
+//	troth_meta      name PRIMARY KEY, value: 'version', 'identity', 'floor...'
+//	troth_witness   gid, branch PRIMARY KEY, home, created_at; MySQL and MariaDB only
+//
+// The primary key of troth_decision is what makes the first writer win. A
+// recoverer that inserts an abort while the home's transaction holds the key
+// waits in the database until that ends, so the database itself settles the
+// race.
+//
+// The tables are made with CREATE TABLE IF NOT EXISTS and carry a version in
+// troth_meta: two tables of fixed form need no migration library. A program
+// refuses a version newer than its own.
+//
+// Every statement names its tables in full, since a program may change the
+// search path or the current database in a branch. Keys compare byte for byte,
+// whatever the database's collation. Times are the database's.
 package decisiontable
 
 import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/troth-tx/troth"
 )
@@ -20,6 +44,18 @@ const (
 	MySQL            // and MariaDB
 	SQLite
 )
+
+func (d Dialect) String() string {
+	switch d {
+	case Postgres:
+		return "PostgreSQL"
+	case MySQL:
+		return "MySQL"
+	case SQLite:
+		return "SQLite"
+	}
+	return fmt.Sprintf("dialect(%d)", uint8(d))
+}
 
 // A Runner gives sessions to a Table for its own statements.
 type Runner interface {
@@ -40,103 +76,215 @@ type Options struct {
 	Schema string
 
 	// LockWait bounds the wait for another transaction that holds the key, in the
-	// server. Rounded up to seconds on MySQL. Defaults to 5 seconds.
+	// server: a driver may leave a statement running when ctx ends. Rounded up to
+	// seconds on MySQL. Defaults to 5 seconds.
 	LockWait time.Duration
 
 	// Floor makes Decide(commit) safe against coordinators that wake up after
-	// their abort record expired: for registers that outlive the sessions of
-	// coordinators. See floor.go.
+	// their abort record expired: for registers whose database cannot end the
+	// sessions of coordinators. See floor.go.
 	Floor bool
 
 	// FloorSettle is how long a floor stands before abort records below it are
-	// dropped. Defaults to 1 hour.
+	// dropped. It must be longer than the server can take over one INSERT. Defaults
+	// to 1 hour.
 	FloorSettle time.Duration
 
 	// NoWitness leaves troth_witness out on MySQL. The other dialects never have it.
 	NoWitness bool
 
 	// WitnessOnly leaves troth_decision out on MySQL: the witness methods work,
-	// those of a Register fail.
+	// those that need decisions fail.
 	WitnessOnly bool
 }
 
-// A Table is a register in a database.
-type Table struct{}
+// A Table is a register in a database. Its methods are safe for concurrent use.
+type Table struct {
+	kind    Dialect
+	dialect dialect
+	run     Runner
+	opts    Options
+
+	names  atomic.Pointer[names] // nil before the first Open
+	closed atomic.Bool
+
+	asked sync.Map // GIDs whose commit was sent and not answered; see floor.go
+
+	mu    sync.Mutex
+	ready []weak.Pointer[sql.Conn] // sessions that have our settings
+}
 
 var _ troth.Register = (*Table)(nil)
 
-var errTodo = errors.New("decisiontable: not written yet")
+// names is what Open found out.
+type names struct {
+	domain   string
+	identity string
+
+	schema                  string // bare
+	decision, meta, witness string // qualified and quoted
+}
 
 // New returns a Table. It does nothing before Open.
-func New(dialect Dialect, run Runner, opts Options) *Table { return &Table{} }
+func New(kind Dialect, run Runner, opts Options) *Table {
+	t := &Table{kind: kind, run: run, opts: opts}
+	if t.opts.LockWait <= 0 {
+		t.opts.LockWait = 5 * time.Second
+	}
+	if t.opts.FloorSettle <= 0 {
+		t.opts.FloorSettle = time.Hour
+	}
+	switch kind {
+	case Postgres:
+		t.dialect = postgres{}
+	case MySQL:
+		t.dialect = mysql{}
+	case SQLite:
+		t.dialect = sqlite{}
+	}
+	return t
+}
+
+func (t *Table) hasDecision() bool { return !t.opts.WitnessOnly }
+func (t *Table) hasWitness() bool  { return t.kind == MySQL && !t.opts.NoWitness }
 
 // Name is the qualified, quoted name of troth_decision, valid after Open.
-func (t *Table) Name() string { return "" }
+func (t *Table) Name() string {
+	if n := t.names.Load(); n != nil {
+		return n.decision
+	}
+	return ""
+}
 
 // WitnessName is the qualified, quoted name of troth_witness, valid after Open
 // on MySQL.
-func (t *Table) WitnessName() string { return "" }
-
-// DDL is what to run when the right to create tables is missing.
-func (t *Table) DDL() string { return "" }
-
-// InsertSQL is one complete INSERT without placeholders that records d in the
-// transaction that runs it. It fails with a duplicate key if a decision is there.
-func (t *Table) InsertSQL(d troth.Decision) string { return "" }
-
-// WitnessSQL is one complete INSERT without placeholders of a witness row, for a
-// branch to run in its own transaction.
-func (t *Table) WitnessSQL(gid troth.GID, branch int, home troth.Place) string { return "" }
-
-// Open implements troth.Register.
-func (t *Table) Open(ctx context.Context, cfg troth.RegisterConfig) error { return errTodo }
-
-// Identity implements troth.Register.
-func (t *Table) Identity() string { return "" }
-
-// Decide implements troth.Register.
-func (t *Table) Decide(ctx context.Context, d troth.Decision) (troth.Outcome, error) {
-	return troth.Undecided, errTodo
+func (t *Table) WitnessName() string {
+	if n := t.names.Load(); n != nil && t.hasWitness() {
+		return n.witness
+	}
+	return ""
 }
 
-// Lookup implements troth.Register.
-func (t *Table) Lookup(ctx context.Context, gid troth.GID) (troth.Outcome, error) {
-	return troth.Undecided, errTodo
+// Identity implements troth.Register. It is valid after Open, also after Close.
+func (t *Table) Identity() string {
+	if n := t.names.Load(); n != nil {
+		return n.identity
+	}
+	return ""
 }
-
-// Committed implements troth.Register.
-func (t *Table) Committed(ctx context.Context, minAge time.Duration, after troth.GID, limit int) ([]troth.Decision, error) {
-	return nil, errTodo
-}
-
-// Forget implements troth.Register.
-func (t *Table) Forget(ctx context.Context, gids []troth.GID) error { return errTodo }
-
-// Expire implements troth.Register.
-func (t *Table) Expire(ctx context.Context, age time.Duration) (int, error) { return 0, errTodo }
 
 // Close implements troth.Register. It does not close the Runner.
-func (t *Table) Close(ctx context.Context) error { return nil }
-
-// A Witness is a row that a branch wrote in its own transaction: it is there if
-// and only if the branch committed (R8).
-type Witness struct {
-	GID    troth.GID
-	Branch int
-	Home   troth.Place // where the decision is
-	At     time.Time   // by the database's clock
+func (t *Table) Close(context.Context) error {
+	t.closed.Store(true)
+	return nil
 }
 
-// WitnessExists reports whether a branch left its witness.
-func (t *Table) WitnessExists(ctx context.Context, gid troth.GID, branch int) (bool, error) {
-	return false, errTodo
+var errNotOpen = errors.New("decision table: not open")
+
+// opened returns the names, or why the Table cannot be used.
+func (t *Table) opened(needDecision bool) (*names, error) {
+	n := t.names.Load()
+	switch {
+	case t.closed.Load():
+		return nil, fmt.Errorf("decision table: %w", troth.ErrClosed)
+	case n == nil:
+		return nil, errNotOpen
+	case needDecision && !t.hasDecision():
+		return nil, errors.New("decision table: opened for witnesses only")
+	}
+	return n, nil
 }
 
-// Witnesses lists up to limit witnesses of the domain that are at least minAge
-// old and come after the given one, by GID and branch. The zero Witness begins.
-func (t *Table) Witnesses(ctx context.Context, minAge time.Duration, after Witness, limit int) ([]Witness, error) {
-	return nil, errTodo
+// do runs f on a session that has our settings.
+func (t *Table) do(ctx context.Context, f func(ctx context.Context, c *sql.Conn) error) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	return t.run.Do(ctx, func(ctx context.Context, c *sql.Conn) error {
+		if err := t.setUp(ctx, c); err != nil {
+			return err
+		}
+		return f(ctx, c)
+	})
 }
 
-// ForgetWitnesses drops all witnesses of transactions.
-func (t *Table) ForgetWitnesses(ctx context.Context, gids []troth.GID) error { return errTodo }
+// setUp gives a session our settings, once. A *sql.Conn is one session for life,
+// so its address is enough to know it by.
+func (t *Table) setUp(ctx context.Context, c *sql.Conn) error {
+	statements := t.dialect.settings(t.opts)
+	if len(statements) == 0 || t.isReady(c) {
+		return nil
+	}
+	for _, s := range statements {
+		if _, err := c.ExecContext(ctx, s); err != nil {
+			return fmt.Errorf("%s: %w", s, err)
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	live := t.ready[:0]
+	for _, w := range t.ready {
+		if w.Value() != nil {
+			live = append(live, w)
+		}
+	}
+	t.ready = append(live, weak.Make(c))
+	return nil
+}
+
+func (t *Table) isReady(c *sql.Conn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, w := range t.ready {
+		if w.Value() == c {
+			return true
+		}
+	}
+	return false
+}
+
+// query runs a SELECT whose placeholders are written "?", and calls scan for
+// each row.
+func (t *Table) query(ctx context.Context, c *sql.Conn, text string, args []any, scan func(*sql.Rows) error) error {
+	rows, err := c.QueryContext(ctx, t.dialect.bind(text), args...)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }() // its error is that of Err below
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+func (t *Table) exec(ctx context.Context, c *sql.Conn, text string, args ...any) (int64, error) {
+	res, err := c.ExecContext(ctx, t.dialect.bind(text), args...)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// quoteLiteral is the one place that puts a value into SQL text. The values are
+// validated before, by alphabets without quotes and backslashes; so a character
+// that could end or escape a literal anywhere is a bug, and panics.
+func quoteLiteral(s string) string {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '\'' || c == '\\' {
+			panic(fmt.Sprintf("decisiontable: %q does not belong into an SQL literal", s))
+		}
+	}
+	return "'" + s + "'"
+}
+
+// quoteIdentifier quotes a name that came from the database or the
+// configuration. mark doubles within it.
+func quoteIdentifier(name, mark string) string {
+	return mark + strings.ReplaceAll(name, mark, mark+mark) + mark
+}
+
+// domainRange returns the bounds of a domain's GIDs: low < gid < high. The
+// character after "." in ASCII is "/", and neither occurs in a domain.
+func domainRange(domain string) (low, high string) { return domain + ".", domain + "/" }

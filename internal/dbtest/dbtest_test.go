@@ -1,25 +1,16 @@
 package dbtest
 
 import (
-	"bufio"
 	"context"
 	"database/sql"
 	"errors"
-	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 )
 
-func TestMain(m *testing.M) {
-	if os.Getenv("DBTEST_ORPHAN") != "" {
-		startOrphans()
-	}
-	Main(m)
-}
+func TestMain(m *testing.M) { Main(m) }
 
 // engine is what the tests below need to treat both engines alike.
 type engine struct {
@@ -65,8 +56,10 @@ func engines(t *testing.T) map[string]func(t *testing.T) engine {
 			m := SharedMariaDB(t, 0)
 			return engine{
 				Server: m, driver: "mysql", dsn: m.NewDatabase(t),
-				prepare:  []string{"XA START 'g'", "INSERT INTO t VALUES (2)", "XA END 'g'", "XA PREPARE 'g'"},
-				prepared: preparedXIDs,
+				prepare: []string{"XA START 'g'", "INSERT INTO t VALUES (2)", "XA END 'g'", "XA PREPARE 'g'"},
+				prepared: func(ctx context.Context, db *sql.DB) ([]string, error) {
+					return queryStrings(ctx, db, "XA RECOVER")
+				},
 			}
 		},
 	}
@@ -178,14 +171,8 @@ func TestPostgresServersDiffer(t *testing.T) {
 	identifiers := map[string]bool{}
 	for i := range 2 {
 		p := SharedPostgres(t, i)
-		if err := p.withDB("postgres", func(db *sql.DB) error {
-			all, err := queryStrings(t.Context(), db, "SELECT system_identifier::text FROM pg_control_system()")
-			for _, one := range all {
-				identifiers[one] = true
-			}
-			return err
-		}); err != nil {
-			t.Fatal(err)
+		for _, one := range settings(t, "pgx", p.DSN("postgres"), "SELECT system_identifier::text FROM pg_control_system()") {
+			identifiers[one] = true
 		}
 	}
 	if len(identifiers) != 2 {
@@ -217,7 +204,7 @@ func TestSettings(t *testing.T) {
 
 	p.NewDatabase(t) // gone with its server, which is no error
 	m.NewDatabase(t)
-	dir := m.dir
+	dir := m.Dir()
 	if err := m.Close(); err != nil {
 		t.Error(err)
 	}
@@ -242,6 +229,33 @@ func settings(t *testing.T, driver, dsn string, queries ...string) []string {
 		all = append(all, got...)
 	}
 	return all
+}
+
+// queryStrings returns the last column of all rows.
+func queryStrings(ctx context.Context, db *sql.DB, query string) ([]string, error) {
+	rows, err := db.QueryContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	columns, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	var last string
+	dest := make([]any, len(columns))
+	for i := range dest {
+		dest[i] = new(any)
+	}
+	dest[len(dest)-1] = &last
+	var all []string
+	for rows.Next() {
+		if err := rows.Scan(dest...); err != nil {
+			return nil, err
+		}
+		all = append(all, last)
+	}
+	return all, rows.Err()
 }
 
 func TestDatabaseIsDroppedWithWhatIsPrepared(t *testing.T) {
@@ -293,73 +307,4 @@ func TestMissingServerSaysWhatToDo(t *testing.T) {
 	if !errors.Is(err, ErrNotInstalled) || !strings.Contains(err.Error(), "run scripts/setup") {
 		t.Errorf("got %v", err)
 	}
-}
-
-// startOrphans is the other process of the next test: it starts servers, says
-// where, and waits for its end.
-func startOrphans() {
-	p, err := StartPostgres(context.Background(), PostgresConfig{})
-	if err != nil {
-		panic(err)
-	}
-	m, err := StartMariaDB(context.Background(), MariaDBConfig{})
-	if err != nil {
-		panic(err)
-	}
-	if os.Getenv("DBTEST_ORPHAN") == "frozen" {
-		if err := errors.Join(p.Freeze(), m.Freeze()); err != nil {
-			panic(err)
-		}
-	}
-	_, _ = os.Stdout.WriteString(p.dir + "\n" + m.dir + "\n")
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	panic("asked to panic")
-}
-
-func TestServersDieWithTheirOwner(t *testing.T) {
-	for _, how := range []string{"killed", "frozen", "panic"} {
-		t.Run(how, func(t *testing.T) {
-			t.Parallel()
-			cmd := exec.Command(os.Args[0])
-			cmd.Env = append(os.Environ(), "DBTEST_ORPHAN="+how)
-			stdin, err := cmd.StdinPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			stdout, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			var dirs []string
-			for lines := bufio.NewScanner(stdout); len(dirs) < 2 && lines.Scan(); {
-				dirs = append(dirs, lines.Text())
-			}
-			if len(dirs) < 2 || len(processes(dirs[0])) < 3 || len(processes(dirs[1])) != 1 {
-				t.Errorf("servers did not start: %v", dirs)
-			}
-			if how == "panic" {
-				_ = stdin.Close()
-			} else {
-				_ = cmd.Process.Kill()
-			}
-			_ = cmd.Wait() // it was killed, or it panicked
-			for _, dir := range dirs {
-				requireGone(t, dir)
-			}
-		})
-	}
-}
-
-func requireGone(t *testing.T, dir string) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) && len(processes(dir)) == 0 {
-			return
-		}
-	}
-	left, _ := filepath.Glob(dir + "/*")
-	t.Errorf("left behind: processes %v, files %v", processes(dir), left)
 }

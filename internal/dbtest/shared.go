@@ -1,3 +1,8 @@
+// Package dbtest gives tests real PostgreSQL and MariaDB servers, shared by the
+// tests of a package, and databases of their own on them. The servers are those
+// of package dbserver: see there for what they are and how they end.
+//
+// TROTH_TEST_POSTGRES and TROTH_TEST_MYSQL name servers to use instead.
 package dbtest
 
 import (
@@ -6,15 +11,15 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/go-sql-driver/mysql"
 	"go.uber.org/goleak"
+
+	"github.com/troth-tx/troth/internal/dbserver"
 )
 
 // Servers to use instead of starting some: data source names, separated by
@@ -25,6 +30,48 @@ const (
 )
 
 const cleanupTimeout = 30 * time.Second
+
+// ErrExternal and ErrNotInstalled are those of package dbserver.
+var (
+	ErrExternal     = dbserver.ErrExternal
+	ErrNotInstalled = dbserver.ErrNotInstalled
+)
+
+// PostgresConfig configures a PostgreSQL server.
+type PostgresConfig = dbserver.PostgresConfig
+
+// MariaDBConfig configures a MariaDB server.
+type MariaDBConfig = dbserver.MariaDBConfig
+
+// Postgres is a running PostgreSQL server, with what tests want of it.
+type Postgres struct{ *dbserver.Postgres }
+
+// MariaDB is a running MariaDB server, with what tests want of it.
+type MariaDB struct {
+	*dbserver.MariaDB
+
+	inUse  sync.Mutex // guards what follows, which is NewDatabase's
+	users  int        // tests that have a database here and have not ended
+	locked []string   // databases of ended tests that could not be removed yet
+}
+
+// StartPostgres is [dbserver.StartPostgres].
+func StartPostgres(ctx context.Context, cfg PostgresConfig) (*Postgres, error) {
+	p, err := dbserver.StartPostgres(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Postgres{p}, nil
+}
+
+// StartMariaDB is [dbserver.StartMariaDB].
+func StartMariaDB(ctx context.Context, cfg MariaDBConfig) (*MariaDB, error) {
+	m, err := dbserver.StartMariaDB(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &MariaDB{MariaDB: m}, nil
+}
 
 var (
 	sharedPostgres = pool[*Postgres]{started: map[int]*Postgres{}}
@@ -100,7 +147,7 @@ func SharedPostgres(t testing.TB, i int) *Postgres {
 		}
 	})
 	if err == nil {
-		err = p.revive()
+		err = p.Revive(context.Background())
 	}
 	if err != nil {
 		t.Fatalf("PostgreSQL server %d: %v", i, err)
@@ -123,7 +170,7 @@ func SharedMariaDB(t testing.TB, i int) *MariaDB {
 		}
 	})
 	if err == nil {
-		err = m.revive()
+		err = m.Revive(context.Background())
 	}
 	if err != nil {
 		t.Fatalf("MariaDB server %d: %v", i, err)
@@ -145,48 +192,38 @@ func externalName(variable string, i int) (string, error) {
 }
 
 func externalPostgres(dsn string) (*Postgres, error) {
-	u, err := url.Parse(dsn)
-	if err != nil || u.Host == "" {
-		return nil, fmt.Errorf("%s: want URLs such as postgres://user@host:5432/", envPostgres) // no more: it may hold a password
+	p, err := dbserver.ExternalPostgres(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", envPostgres, err)
 	}
-	return &Postgres{server: server{engine: "postgres", external: true, address: u.Host}, externalURL: u}, nil
+	return &Postgres{p}, nil
 }
 
 func externalMariaDB(dsn string) (*MariaDB, error) {
-	cfg, err := mysql.ParseDSN(dsn)
+	m, err := dbserver.ExternalMariaDB(dsn)
 	if err != nil {
-		return nil, fmt.Errorf("%s: want names such as user:password@tcp(host:3306)/", envMySQL)
+		return nil, fmt.Errorf("%s: %w", envMySQL, err)
 	}
-	return &MariaDB{server: server{engine: "mariadb", external: true, address: cfg.Addr}, externalDSN: cfg}, nil
-}
-
-// revive brings back a shared server that a test left frozen or dead.
-func (s *server) revive() error {
-	if s.external {
-		return nil
-	}
-	if err := s.Thaw(); err != nil {
-		return err
-	}
-	if s.Running() {
-		return nil
-	}
-	return s.Restart(context.Background())
-}
-
-// isClosed reports whether a database went with its whole server.
-func (s *server) isClosed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
+	return &MariaDB{MariaDB: m}, nil
 }
 
 // MustOwn ends the test if the server was not started here, because the test
 // needs to kill, stop or freeze it. In CI that is a failure: there, a test that
 // did not run must not look like one that passed.
-func (s *server) MustOwn(t testing.TB) {
+func (p *Postgres) MustOwn(t testing.TB) {
 	t.Helper()
-	if !s.external {
+	mustOwn(t, p.External())
+}
+
+// MustOwn is [Postgres.MustOwn] for MariaDB.
+func (m *MariaDB) MustOwn(t testing.TB) {
+	t.Helper()
+	mustOwn(t, m.External())
+}
+
+func mustOwn(t testing.TB, external bool) {
+	t.Helper()
+	if !external {
 		return
 	}
 	const why = "NOT RUN: this test kills, stops or freezes its server, which an external one does not allow; unset " + envPostgres + " and " + envMySQL
@@ -207,10 +244,10 @@ func (p *Postgres) NewDatabase(t testing.TB) string {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), cleanupTimeout)
 		defer cancel()
-		if p.isClosed() {
+		if p.Closed() {
 			return
 		}
-		if err := p.revive(); err != nil {
+		if err := p.Revive(ctx); err != nil {
 			t.Errorf("bring PostgreSQL back to drop %s: %v", name, err)
 			return
 		}
@@ -246,17 +283,17 @@ func (m *MariaDB) dropForTest(t testing.TB, name string) {
 	m.inUse.Lock()
 	defer m.inUse.Unlock()
 	m.users--
-	if m.isClosed() {
+	if m.Closed() {
 		return
 	}
-	if err := m.revive(); err != nil {
+	if err := m.Revive(ctx); err != nil {
 		t.Errorf("bring MariaDB back to drop %s: %v", name, err)
 		return
 	}
-	if m.users > 0 || m.external {
+	if m.users > 0 || m.External() {
 		if err := m.DropDatabase(ctx, name); err == nil {
 			return
-		} else if m.external {
+		} else if m.External() {
 			t.Logf("database %s stays on the external server: %v", name, err)
 			return
 		}

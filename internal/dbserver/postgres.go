@@ -1,4 +1,4 @@
-package dbtest
+package dbserver
 
 import (
 	"context"
@@ -79,6 +79,16 @@ func StartPostgres(ctx context.Context, cfg PostgresConfig) (*Postgres, error) {
 		return nil, p.closeAfter(err)
 	}
 	return p, nil
+}
+
+// ExternalPostgres returns a server that runs already: dsn is a URL whose user
+// may make databases.
+func ExternalPostgres(dsn string) (*Postgres, error) {
+	u, err := url.Parse(dsn)
+	if err != nil || u.Host == "" { // not shown: it may hold a password
+		return nil, errors.New("dbserver: want a URL such as postgres://user@host:5432/")
+	}
+	return &Postgres{server: server{engine: "postgres", external: true, address: u.Host}, externalURL: u}, nil
 }
 
 // findPostgres returns the directory of the server's programs. Debian keeps
@@ -162,7 +172,7 @@ func (p *Postgres) renewSystemIdentifier(ctx context.Context, resetwal string) e
 		}
 		return p.runTool(ctx, resetwal, "-f", "-D", p.dataDir())
 	}
-	return errors.New("dbtest: found no checksum in pg_control: this version of PostgreSQL is not known here")
+	return errors.New("dbserver: found no checksum in pg_control: this version of PostgreSQL is not known here")
 }
 
 func (p *Postgres) pingSQL(ctx context.Context) error {

@@ -1,4 +1,4 @@
-package dbtest
+package dbserver
 
 import (
 	"errors"
@@ -40,7 +40,7 @@ func findAccount(names ...string) (account, error) {
 		}
 		return account{&syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
 	}
-	return account{}, fmt.Errorf("dbtest: running as root, and found no unprivileged user among %v and nobody", names)
+	return account{}, fmt.Errorf("dbserver: running as root, and found no unprivileged user among %v and nobody", names)
 }
 
 // own gives a file or directory to the account.
@@ -151,7 +151,7 @@ func holdPort() (*portHold, error) {
 		}
 		return hold, err
 	}
-	return nil, fmt.Errorf("dbtest: found no free port between %d and %d", portMin, portMax)
+	return nil, fmt.Errorf("dbserver: found no free port between %d and %d", portMin, portMax)
 }
 
 // bindPort first binds without SO_REUSEADDR, which fails if anybody else holds
@@ -205,7 +205,7 @@ func startWatchdog(dir string) (*watchdog, error) {
 		return nil, err
 	}
 	defer func() { _ = r.Close() }()
-	cmd := exec.Command("/bin/sh", "-c", watchdogScript, "troth-dbtest-watchdog", dir)
+	cmd := exec.Command("/bin/sh", "-c", watchdogScript, "troth-dbserver-watchdog", dir)
 	cmd.Dir = "/"
 	cmd.Stdin = r
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a signal to the owner's group must not reach it

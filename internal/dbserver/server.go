@@ -1,6 +1,7 @@
-// Package dbtest runs real PostgreSQL and MariaDB servers for tests, the demo
-// and the benchmark: it starts them in directories of their own, on loopback
-// ports of their own, and may kill, freeze and restart them.
+// Package dbserver runs real PostgreSQL and MariaDB servers for the demo, the
+// benchmark and, through package dbtest, for tests: it starts them in directories
+// of their own, on loopback ports of their own, and may kill, freeze and restart
+// them.
 //
 // Durability is never traded for speed: fsync stays on, because crash tests
 // prove nothing on a server that may lose what it acknowledged.
@@ -9,9 +10,9 @@
 // shell that waits for the owning process to end in whatever way, a panic and
 // SIGKILL included, and then kills the server and removes its directory.
 //
-// Servers accept any loopback connection without a password: they hold test
-// data only.
-package dbtest
+// Servers accept any loopback connection without a password: they hold nothing
+// but what a test or a demonstration put there.
+package dbserver
 
 import (
 	"context"
@@ -30,10 +31,10 @@ import (
 
 // ErrExternal is returned by methods that would stop, kill or freeze a server
 // that this package did not start.
-var ErrExternal = errors.New("dbtest: an external server is not ours to stop, kill or freeze")
+var ErrExternal = errors.New("dbserver: an external server is not ours to stop, kill or freeze")
 
 // ErrNotInstalled is wrapped by errors that report a missing server program.
-var ErrNotInstalled = errors.New("dbtest: not installed, run scripts/setup")
+var ErrNotInstalled = errors.New("dbserver: not installed, run scripts/setup")
 
 const (
 	// startTimeout bounds a start whose context has no deadline. Crash recovery
@@ -120,7 +121,7 @@ func (s *server) startLocked(ctx context.Context) error {
 	}
 	path, args := s.command()
 	if s.port == 0 || path == "" {
-		panic("dbtest: start before prepare")
+		panic("dbserver: start before prepare")
 	}
 	logFile, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -182,9 +183,35 @@ func (s *server) Addr() string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port))
 }
 
-// External reports whether the server was named by the environment instead of
-// started here: then Stop, Kill, Restart, Freeze and Thaw return ErrExternal.
+// External reports whether the server was named by its user instead of started
+// here: then Stop, Kill, Restart, Freeze and Thaw return ErrExternal.
 func (s *server) External() bool { return s.external }
+
+// Dir returns the directory that holds everything the server writes, "" for an
+// external server.
+func (s *server) Dir() string { return s.dir }
+
+// Closed reports whether Close was called.
+func (s *server) Closed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// Revive brings back a server that was left frozen or dead. It does nothing to
+// one that runs, nor to an external one.
+func (s *server) Revive(ctx context.Context) error {
+	if s.external {
+		return nil
+	}
+	if err := s.Thaw(); err != nil {
+		return err
+	}
+	if s.Running() {
+		return nil
+	}
+	return s.Restart(ctx)
+}
 
 // Log returns the end of the server's log.
 func (s *server) Log() string {

@@ -1,4 +1,4 @@
-package dbtest
+package dbserver
 
 import (
 	"context"
@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -37,10 +36,6 @@ type MariaDBConfig struct {
 type MariaDB struct {
 	server
 	externalDSN *mysql.Config
-
-	inUse  sync.Mutex // guards what follows, which is NewDatabase's
-	users  int        // tests that have a database here and have not ended
-	locked []string   // databases of ended tests that could not be removed yet
 }
 
 // StartMariaDB starts a new MariaDB server and returns once it answers. ctx
@@ -74,6 +69,16 @@ func StartMariaDB(ctx context.Context, cfg MariaDBConfig) (*MariaDB, error) {
 		return nil, m.closeAfter(err)
 	}
 	return m, nil
+}
+
+// ExternalMariaDB returns a server that runs already: dsn is a data source name
+// of go-sql-driver/mysql. Its user must be allowed to make databases.
+func ExternalMariaDB(dsn string) (*MariaDB, error) {
+	cfg, err := mysql.ParseDSN(dsn)
+	if err != nil { // not shown: it may hold a password
+		return nil, errors.New("dbserver: want a data source name such as user:password@tcp(host:3306)/")
+	}
+	return &MariaDB{server: server{engine: "mariadb", external: true, address: cfg.Addr}, externalDSN: cfg}, nil
 }
 
 // mariadbLogSize is a sixth of the default, as every start copies it.

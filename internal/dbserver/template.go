@@ -1,4 +1,4 @@
-package dbtest
+package dbserver
 
 import (
 	"context"
@@ -59,7 +59,7 @@ func (s *server) templatePath(tool string, args []string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cache = filepath.Join(cache, "troth-dbtest")
+	cache = filepath.Join(cache, "troth-dbserver")
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		return "", err
 	}

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package dbtest
+package dbserver
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 
 // Finding all processes of a server rests on /proc. Elsewhere only servers
 // named by the environment can be used.
-var errNotLinux = errors.New("dbtest: starts servers on Linux only; name running ones in " + envPostgres + " and " + envMySQL)
+var errNotLinux = errors.New("dbserver: starts servers on Linux only")
 
 type account struct{}
 

@@ -1,0 +1,19 @@
+//go:build !(darwin || dragonfly || freebsd || illumos || linux || netbsd || openbsd)
+
+package filelog
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"runtime"
+)
+
+func openDirectory(string, settings) (osFiles, []string, error) {
+	return osFiles{}, nil, fmt.Errorf("filelog: %w on %s, which has no flock: use sqlregister or the home participant", errors.ErrUnsupported, runtime.GOOS)
+}
+
+func linkCount(fs.FileInfo) uint64 { return 1 }
+
+func datasync(f *os.File) error { return f.Sync() }

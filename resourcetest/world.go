@@ -50,6 +50,13 @@ func setup(t *testing.T, f Factory, c testCase) *world {
 	if open == nil {
 		t.Skip("the factory has no such database")
 	}
+	w := newWorld(t, f, open)
+	w.res, w.pool = w.open("bank", 0)
+	return w
+}
+
+func newWorld(t *testing.T, f Factory, open func(*testing.T) *Database) *world {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 4*patience)
 	t.Cleanup(cancel)
 	w := &world{T: t, f: f, db: open(t), ctx: ctx}
@@ -57,7 +64,6 @@ func setup(t *testing.T, f Factory, c testCase) *world {
 	for id := 1; id <= accounts; id++ {
 		w.outside(fmt.Sprintf("insert into account values (%d, %d)", id, balance))
 	}
-	w.res, w.pool = w.open("bank", 0)
 	return w
 }
 
@@ -106,10 +112,13 @@ func (w *world) begin(r troth.Resource) *branch {
 }
 
 func (w *world) tryBegin(ctx context.Context, r troth.Resource, gid troth.GID) (*branch, error) {
-	xid := troth.XID{GID: gid, Place: troth.Place{Identity: "00000000"}, Branch: 1}
+	return w.beginAs(ctx, r, troth.XID{GID: gid, Place: troth.Place{Identity: "00000000"}, Branch: 1})
+}
+
+func (w *world) beginAs(ctx context.Context, r troth.Resource, xid troth.XID) (*branch, error) {
 	life, cancel := context.WithCancel(w.ctx)
 	inner, err := r.Begin(ctx, troth.BranchConfig{
-		GID: gid, Branch: xid.Branch, Context: life,
+		GID: xid.GID, Branch: xid.Branch, Context: life,
 		XID: func() (troth.XID, error) { return xid, nil },
 	})
 	if err != nil {

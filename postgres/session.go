@@ -72,6 +72,9 @@ func (s *session) startExec(ctx context.Context, dc driver.Conn, query string, a
 	if err != nil {
 		return nil, err
 	}
+	if conn := s.pgxOf(dc); conn != nil {
+		return s.execPgx(ctx, conn, query, args)
+	}
 	if e, ok := dc.(driver.ExecerContext); ok && len(args) == 0 && pgrm.Joins(l) {
 		return e.ExecContext(ctx, s.begin+"; "+query, nil)
 	}

@@ -381,7 +381,7 @@ func (b *Branch) sendCommit(ctx context.Context, d troth.Decision) (a Answer, er
 			statements = guard(l, statements)
 		}
 		if table := b.core.table; table != nil {
-			statements = append(statements, durableSQL, table.InsertSQL(d))
+			statements = append(statements, table.InsertSQL(d)) // it has COMMIT wait for its flush
 		} else {
 			ask := append(statements, xidSQL, durableSQL)
 			statements = statements[:0]

@@ -127,6 +127,9 @@ func (t *Table) decideOn(ctx context.Context, c *sql.Conn, n *names, in insertio
 	for range attemptsMax {
 		inserted, err := t.tryInsert(ctx, c, text)
 		if err != nil && !t.dialect.again(err) {
+			if first && t.dialect.busy(err) {
+				t.answered(in) // it did not go in: the next attempt is the first
+			}
 			return troth.Undecided, err
 		}
 		if inserted {

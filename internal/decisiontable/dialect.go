@@ -52,6 +52,7 @@ type dialect interface {
 	lookup(decision string) string
 
 	exists(error) bool  // the error is a duplicate key
+	busy(error) bool    // the lock is not free yet, nothing was done: ask again
 	again(error) bool   // the statement was undone, and may be run again at once
 	denied(error) bool  // a right is missing
 	created(error) bool // CREATE IF NOT EXISTS lost a race: run it again

@@ -125,6 +125,8 @@ func (mysql) exists(err error) bool { return numberIn(err, 1062) }
 // make when it rolls back; 1020 is MariaDB's innodb_snapshot_isolation.
 func (mysql) again(err error) bool { return numberIn(err, 1213, 1020) }
 
+func (mysql) busy(error) bool { return false } // the server waits
+
 func (mysql) denied(err error) bool { return numberIn(err, 1044, 1045, 1142, 1143, 1227, 1370, 1410) }
 
 func (mysql) created(err error) bool { return numberIn(err, 1050, 1213) }

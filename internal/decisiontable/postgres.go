@@ -113,6 +113,8 @@ func (postgres) exists(err error) bool { return stateIn(err, "23505") }
 // and the conflicting row is newer than the statement; 40P01 is a deadlock.
 func (postgres) again(err error) bool { return stateIn(err, "40001", "40P01") }
 
+func (postgres) busy(error) bool { return false } // the server waits
+
 func (postgres) denied(err error) bool { return stateIn(err, "42501") }
 
 // created: two sessions that create one table at once can both find it missing;

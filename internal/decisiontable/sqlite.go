@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 )
 
 type sqlite struct{}
@@ -20,11 +21,14 @@ func (s sqlite) settings(opts Options) []string {
 		schema = "main"
 	}
 	return []string{
-		"PRAGMA busy_timeout = " + strconv.FormatInt(opts.LockWait.Milliseconds(), 10),
+		"PRAGMA busy_timeout = " + strconv.FormatInt(min(opts.LockWait, busySlice).Milliseconds(), 10),
 		"PRAGMA " + s.identifier(schema) + ".synchronous = EXTRA",
 		"PRAGMA read_uncommitted = 0",
 	}
 }
+
+// busySlice bounds how late a caller notices that its ctx ended.
+const busySlice = 100 * time.Millisecond
 
 func (sqlite) place(context.Context, *sql.Conn) (schema, user string, err error) {
 	return "main", "", nil
@@ -92,6 +96,9 @@ func (sqlite) exists(err error) bool { code := sqliteCode(err); return code == 1
 
 // again: SQLITE_BUSY_SNAPSHOT, which waiting does not help, but starting over does.
 func (sqlite) again(err error) bool { return sqliteCode(err) == 517 }
+
+// busy: SQLITE_BUSY, and its extended codes but the snapshot's.
+func (sqlite) busy(err error) bool { code := sqliteCode(err); return code&0xff == 5 && code != 517 }
 
 // denied: SQLITE_READONLY and SQLITE_PERM, with their extended codes.
 func (sqlite) denied(err error) bool {

@@ -195,7 +195,8 @@ func (t *Table) opened(needDecision bool) (*names, error) {
 	return n, nil
 }
 
-// do runs f on a session that has our settings.
+// do runs f on a session that has our settings. f may run several times: it is
+// idempotent.
 func (t *Table) do(ctx context.Context, f func(ctx context.Context, c *sql.Conn) error) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
@@ -204,7 +205,13 @@ func (t *Table) do(ctx context.Context, f func(ctx context.Context, c *sql.Conn)
 		if err := t.setUp(ctx, c); err != nil {
 			return err
 		}
-		return f(ctx, c)
+		// SQLite's own wait for a lock does not heed ctx, so it is cut into slices.
+		for begin := time.Now(); ; {
+			err := f(ctx, c)
+			if !t.dialect.busy(err) || ctx.Err() != nil || time.Since(begin) > t.opts.LockWait {
+				return err
+			}
+		}
 	})
 }
 

@@ -125,7 +125,7 @@ func (b *branch) startQuery(ctx context.Context, dc driver.Conn, query string, a
 
 // witness is the branch's last change before it votes.
 func (b *branch) witness() string {
-	return b.o.table.WitnessSQL(b.xid.GID, b.xid.Branch, b.xid.Place)
+	return b.o.table.WitnessSQL(b.xid)
 }
 
 // run runs the branch's own statements on its session.

@@ -17,6 +17,10 @@ import (
 	"github.com/troth-tx/troth/internal/sqltext"
 )
 
+// reserved is how many sessions recovery has for itself: one may wait for a
+// decision while another ends the session that holds it.
+const reserved = 2
+
 // cleanupTimeout bounds what is finished although the caller's context has ended.
 const cleanupTimeout = 5 * time.Second
 
@@ -97,7 +101,7 @@ func (r *Resource) Open(ctx context.Context, cfg troth.ResourceConfig) error {
 	if r.state() != nil {
 		return nil
 	}
-	o := &opened{cfg: cfg, reserve: reserve.New(r.db)}
+	o := &opened{cfg: cfg, reserve: reserve.NewSize(r.db, reserved)}
 	if err := r.openWith(ctx, o); err != nil {
 		_ = o.reserve.Close(ctx) // the error that counts is Open's
 		return fmt.Errorf("mysql: resource %s: %w", r.name, hinted(err))

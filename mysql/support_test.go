@@ -1,0 +1,283 @@
+package mysql
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/internal/cutproxy"
+	"github.com/troth-tx/troth/internal/dbtest"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
+
+const (
+	domain     = "test"
+	longEnough = 30 * time.Second // for what happens soon on an idle machine
+)
+
+// Both kinds of DSN: a step at a time, and as few round trips as possible.
+var dsnKinds = map[string]string{
+	"plain":  "",
+	"joined": "multiStatements=true&interpolateParams=true",
+}
+
+// Servers of this package's tests, by their index for dbtest.
+const (
+	calmServer   = 0 // shared by parallel tests
+	killedServer = 1 // killed by tests that are not parallel
+)
+
+// world is a schema with a table t(id, v) of rows 1 to 9, v = 0, and a resource.
+type world struct {
+	*testing.T
+	ctx     context.Context //nolint:containedctx // the test's own
+	dsn     string
+	outside *sql.DB // an administrator's
+	pool    *sql.DB // the resource's
+	res     *Resource
+}
+
+// eachKind runs a test once for each kind of DSN, on a shared server.
+func eachKind(t *testing.T, f func(w *world)) {
+	t.Parallel()
+	for kind, params := range dsnKinds {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			f(newWorld(t, withParams(dbtest.SharedMariaDB(t, calmServer).NewDatabase(t), params)))
+		})
+	}
+}
+
+func withParams(dsn, params string) string {
+	switch {
+	case params == "":
+		return dsn
+	case strings.Contains(dsn, "?"):
+		return dsn + "&" + params
+	}
+	return dsn + "?" + params
+}
+
+func newWorld(t *testing.T, dsn string) *world {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*longEnough)
+	t.Cleanup(cancel)
+	w := &world{T: t, ctx: ctx, dsn: dsn, outside: openDB(t, dsn)}
+	w.exec("CREATE TABLE t (id INT PRIMARY KEY, v INT NOT NULL) ENGINE = InnoDB")
+	w.exec("INSERT INTO t VALUES (1,0), (2,0), (3,0), (4,0), (5,0), (6,0), (7,0), (8,0), (9,0)")
+	w.res, w.pool = w.resource("porthos", dsn, true)
+	return w
+}
+
+func openDB(t *testing.T, dsn string) *sql.DB {
+	t.Helper()
+	cfg, err := mysql.ParseDSN(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Logger = &mysql.NopLogger{} // broken connections are what many tests are about
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := sql.OpenDB(connector)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
+// resource opens a resource as another process would.
+func (w *world) resource(name, dsn string, decisions bool) (*Resource, *sql.DB) {
+	w.Helper()
+	db := openDB(w.T, dsn)
+	r := New(name, db)
+	w.must(r.Open(w.ctx, resourceConfig(decisions)))
+	w.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), longEnough)
+		defer cancel()
+		if err := r.Close(ctx); err != nil {
+			w.Errorf("close resource: %v", err)
+		}
+	})
+	return r, db
+}
+
+func resourceConfig(decisions bool) troth.ResourceConfig {
+	return troth.ResourceConfig{
+		Domain: domain, Logger: slog.New(slog.DiscardHandler), NeedDecisions: decisions, LifeMax: time.Hour,
+	}
+}
+
+// testBranch is a branch with its handle.
+type testBranch struct {
+	*branch
+	xid    troth.XID
+	db     *sql.DB
+	cancel context.CancelFunc
+}
+
+func (w *world) begin(r *Resource) *testBranch {
+	w.Helper()
+	return w.beginXID(r, troth.XID{GID: troth.NewGID(domain, time.Now()), Place: troth.Place{Identity: "00000000"}, Branch: 1})
+}
+
+func (w *world) beginXID(r *Resource, xid troth.XID) *testBranch {
+	w.Helper()
+	life, cancel := context.WithCancel(w.ctx)
+	b, err := r.Begin(w.ctx, troth.BranchConfig{
+		GID: xid.GID, Branch: xid.Branch, Context: life, XID: func() (troth.XID, error) { return xid, nil },
+	})
+	if err != nil {
+		cancel()
+		w.Fatal(err)
+	}
+	w.Cleanup(func() { b.Close(); cancel() })
+	inner := b.(*branch)
+	return &testBranch{branch: inner, xid: xid, db: inner.session.DB(), cancel: cancel}
+}
+
+func (b *testBranch) add(ctx context.Context, id int) error {
+	_, err := b.db.ExecContext(ctx, "UPDATE t SET v = v + 1 WHERE id = ?", id)
+	return err
+}
+
+// prepared is a branch that added one to row id and voted commit.
+func (w *world) prepared(r *Resource, id int) *testBranch {
+	w.Helper()
+	b := w.begin(r)
+	w.must(b.add(w.ctx, id))
+	w.mustPrepare(b)
+	return b
+}
+
+func (w *world) mustPrepare(b *testBranch) {
+	w.Helper()
+	if vote, err := b.Prepare(w.ctx, b.xid); vote != troth.VoteCommit || err != nil {
+		w.Fatalf("Prepare answered %v, %v", vote, err)
+	}
+}
+
+func (w *world) decision(b *testBranch) troth.Decision {
+	return troth.Decision{GID: b.xid.GID, Outcome: troth.Committed}
+}
+
+func (w *world) must(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) exec(query string) {
+	w.Helper()
+	if _, err := w.outside.ExecContext(w.ctx, query); err != nil {
+		w.Fatalf("%s: %v", query, err)
+	}
+}
+
+func (w *world) wantValue(id, want int) {
+	w.Helper()
+	if got := w.int("SELECT v FROM t WHERE id = ?", id); got != want {
+		w.Fatalf("row %d has %d, want %d", id, got, want)
+	}
+}
+
+func (w *world) int(query string, args ...any) int {
+	w.Helper()
+	var n int
+	if err := w.outside.QueryRowContext(w.ctx, query, args...).Scan(&n); err != nil {
+		w.Fatalf("%s: %v", query, err)
+	}
+	return n
+}
+
+func (w *world) listed(r *Resource, xid troth.XID) bool {
+	w.Helper()
+	list, err := r.Recover(w.ctx)
+	w.must(err)
+	return slices.ContainsFunc(list, func(p troth.Prepared) bool { return p.Ours && p.XID == xid })
+}
+
+func (w *world) wantListed(xid troth.XID, want bool) {
+	w.Helper()
+	if got := w.listed(w.res, xid); got != want {
+		w.Fatalf("listed %v: %v, want %v", xid, got, want)
+	}
+}
+
+// wantClean runs a statement on every session that the pool has, and sees that
+// each commits at once.
+func (w *world) wantClean(pool *sql.DB) {
+	w.Helper()
+	n := max(1, pool.Stats().Idle)
+	var conns []*sql.Conn
+	for range n {
+		c, err := pool.Conn(w.ctx)
+		w.must(err)
+		conns = append(conns, c)
+	}
+	for _, c := range conns {
+		before := w.int("SELECT v FROM t WHERE id = 9")
+		_, err := c.ExecContext(w.ctx, "UPDATE t SET v = v + 1 WHERE id = 9")
+		w.must(err)
+		w.wantValue(9, before+1)
+		w.must(c.Close())
+	}
+}
+
+// until repeats f, which asks a server about what other sessions do.
+func (w *world) until(what string, f func() bool) {
+	w.Helper()
+	for deadline := time.Now().Add(longEnough); !f(); {
+		if time.Now().After(deadline) {
+			w.Fatalf("in vain: wait until %s", what)
+		}
+		time.Sleep(2 * time.Millisecond) // there is no signal to wait for
+	}
+}
+
+// kill ends a session in the server and waits until it is gone.
+func (w *world) kill(t thread) {
+	w.Helper()
+	w.exec(killSession(t.id))
+	w.until("the session is gone", func() bool {
+		return w.int("SELECT COUNT(*) FROM information_schema.processlist WHERE id = ?", t.id) == 0
+	})
+}
+
+// discard throws a pool's session away, so that the server ends it.
+func discard(c *sql.Conn) {
+	_ = c.Raw(func(any) error { return driver.ErrBadConn })
+	_ = c.Close()
+}
+
+// finish calls Finish until it gives a final answer.
+func (w *world) finish(r *Resource, b *testBranch, outcome troth.Outcome, evidence string) error {
+	w.Helper()
+	var err error
+	w.until("Finish is sure", func() bool {
+		err = r.Finish(w.ctx, b.xid, outcome, evidence)
+		return err == nil || isFinal(err)
+	})
+	return err
+}
+
+// throughProxy returns a proxy to the server of dsn, and the DSN through it.
+func throughProxy(t *testing.T, dsn string) (*cutproxy.Proxy, string) {
+	t.Helper()
+	cfg, err := mysql.ParseDSN(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := cutproxy.New(t, cfg.Addr)
+	cfg.Addr = p.Addr()
+	return p, cfg.FormatDSN()
+}

@@ -1,0 +1,193 @@
+// Command child is the program that the crash tests kill: it transfers money
+// between two databases, saying on standard output what it begins and what it
+// was told, or recovers what an earlier one left.
+//
+// Lines are "begin <gid>", then "committed <gid>", "aborted <gid>" or
+// "unknown <gid>"; at the end "done".
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	_ "github.com/go-sql-driver/mysql"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "modernc.org/sqlite"
+
+	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/filelog"
+	"github.com/troth-tx/troth/mysql"
+	"github.com/troth-tx/troth/postgres"
+	"github.com/troth-tx/troth/sqlite"
+	"github.com/troth-tx/troth/sqlregister"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "child:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	var (
+		a        = flag.String("a", "", "kind=dsn of the database that pays")
+		b        = flag.String("b", "", "kind=dsn of the database that receives")
+		register = flag.String("register", "home", "home, file:<dir>, or kind=dsn")
+		n        = flag.Int("n", 3, "how many transfers")
+		settle   = flag.Duration("settle", 0, "recover until nothing is in doubt, at most this long, instead of transferring")
+		grace    = flag.Duration("grace", 200*time.Millisecond, "Config.Grace")
+		keep     = flag.Duration("keep", time.Minute, "Config.KeepDecisions")
+	)
+	flag.Parse()
+	ctx := context.Background()
+
+	payer, pay, err := open("athos", *a)
+	if err != nil {
+		return err
+	}
+	payee, receive, err := open("porthos", *b)
+	if err != nil {
+		return err
+	}
+	cfg := troth.Config{
+		Domain: "crash", Resources: []troth.Resource{payer, payee},
+		Grace: *grace, RecoverEvery: 200 * time.Millisecond, KeepDecisions: *keep,
+	}
+	if cfg.Register, err = openRegister(*register); err != nil {
+		return err
+	}
+	m, err := troth.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if *settle > 0 {
+		if err := settleAll(ctx, m, *settle); err != nil {
+			return err
+		}
+	} else {
+		transfer(ctx, m, pay, receive, *n)
+	}
+	if err := m.Close(ctx); err != nil {
+		return err
+	}
+	fmt.Println("done")
+	return nil
+}
+
+// branch is a resource's DB method.
+type branch func(context.Context, *troth.Tx) (*sql.DB, error)
+
+func open(name, spec string) (troth.Resource, branch, error) {
+	kind, dsn, _ := strings.Cut(spec, "=")
+	db, err := openDB(kind, dsn)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch kind {
+	case "postgres":
+		r := postgres.New(name, db)
+		return r, r.DB, nil
+	case "mysql":
+		r := mysql.New(name, db)
+		return r, r.DB, nil
+	case "sqlite":
+		r := sqlite.New(name, db)
+		return r, r.DB, nil
+	}
+	return nil, nil, fmt.Errorf("no kind of database is called %q", kind)
+}
+
+func openDB(kind, dsn string) (*sql.DB, error) {
+	driver := map[string]string{"postgres": "pgx", "mysql": "mysql", "sqlite": "sqlite"}[kind]
+	return sql.Open(driver, dsn)
+}
+
+func openRegister(spec string) (troth.Register, error) {
+	if spec == "home" {
+		return nil, nil //nolint:nilnil // no register is a choice
+	}
+	if dir, ok := strings.CutPrefix(spec, "file:"); ok {
+		return filelog.Open(dir)
+	}
+	kind, dsn, _ := strings.Cut(spec, "=")
+	db, err := openDB(kind, dsn)
+	if err != nil {
+		return nil, err
+	}
+	return sqlregister.New(db), nil
+}
+
+var errChange = errors.New("the program changed its mind")
+
+// transfer moves 1 from a to b, n times; the last time it changes its mind.
+func transfer(ctx context.Context, m *troth.Manager, pay, receive branch, n int) {
+	for i := range n {
+		var id troth.GID
+		err := m.Run(ctx, func(ctx context.Context, tx *troth.Tx) error {
+			id = tx.ID()
+			fmt.Println("begin", id)
+			if err := move(ctx, tx, pay, -1); err != nil {
+				return err
+			}
+			if err := move(ctx, tx, receive, +1); err != nil {
+				return err
+			}
+			if i == n-1 {
+				return errChange
+			}
+			return nil
+		})
+		switch {
+		case err == nil, errors.Is(err, troth.ErrPending):
+			fmt.Println("committed", id)
+		case errors.Is(err, troth.ErrRolledBack):
+			fmt.Println("aborted", id)
+		default:
+			fmt.Println("unknown", id)
+		}
+		if err != nil && !errors.Is(err, errChange) {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+}
+
+// move changes the one account of a database and writes into its journal, in
+// the database's own transaction.
+func move(ctx context.Context, tx *troth.Tx, of branch, amount int) error {
+	db, err := of(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if _, err := db.ExecContext(ctx, fmt.Sprintf("UPDATE account SET balance = balance + (%d) WHERE id = 1", amount)); err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, fmt.Sprintf("INSERT INTO journal (gid, amount) VALUES ('%s', %d)", tx.ID(), amount))
+	return err
+}
+
+// settleAll recovers until no branch of ours is in doubt.
+func settleAll(ctx context.Context, m *troth.Manager, limit time.Duration) error {
+	start := time.Now()
+	for {
+		list, err := m.InDoubt(ctx)
+		if err == nil && len(list) == 0 {
+			fmt.Println("settled after", time.Since(start).Round(time.Millisecond))
+			_, err := m.Recover(ctx)
+			return err
+		}
+		if time.Since(start) > limit {
+			for _, b := range list {
+				fmt.Fprintln(os.Stderr, b.Resource, b.Native, b.Verdict)
+			}
+			return fmt.Errorf("%d branches in doubt after %v: %w", len(list), limit, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}

@@ -1,0 +1,312 @@
+// Package crash kills a program at every named point of the commit protocol, with
+// SIGKILL, on real databases, and looks from outside whether any money was lost.
+package crash
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "modernc.org/sqlite"
+
+	"github.com/troth-tx/troth/internal/dbtest"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
+
+// settleWithin is how long after its restart a program may need until nothing is
+// in doubt.
+const settleWithin = 10 * time.Second
+
+// database is one database of a pair, seen from outside.
+type database struct {
+	spec string // as the child wants it
+	db   *sql.DB
+}
+
+func openDatabase(t *testing.T, kind string, i int) database {
+	t.Helper()
+	var dsn, driver string
+	switch kind {
+	case "postgres":
+		dsn, driver = dbtest.SharedPostgres(t, i).NewDatabase(t), "pgx"
+	case "mysql":
+		dsn, driver = dbtest.SharedMariaDB(t, i).NewDatabase(t), "mysql"
+	case "sqlite":
+		dsn, driver = "file:"+filepath.Join(t.TempDir(), "bank.db")+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)&_pragma=synchronous(FULL)", "sqlite"
+	}
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	for _, s := range []string{
+		"CREATE TABLE account (id INT PRIMARY KEY, balance INT NOT NULL)",
+		"CREATE TABLE journal (gid VARCHAR(64) PRIMARY KEY, amount INT NOT NULL)",
+		"INSERT INTO account VALUES (1, 1000)",
+	} {
+		if _, err := db.ExecContext(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return database{spec: kind + "=" + dsn, db: db}
+}
+
+// world is a pair of databases, a register, and what clients were told.
+type world struct {
+	a, b     database
+	register string
+	told     map[string]string // gid -> the last thing that its program said
+}
+
+func newWorld(t *testing.T, kindA, kindB, register string) *world {
+	t.Helper()
+	w := &world{a: openDatabase(t, kindA, 0), b: openDatabase(t, kindB, 1), told: make(map[string]string)}
+	switch register {
+	case "home":
+		w.register = "home"
+	case "file":
+		w.register = "file:" + filepath.Join(t.TempDir(), "log")
+	case "sql":
+		w.register = "postgres=" + dbtest.SharedPostgres(t, 0).NewDatabase(t)
+	}
+	return w
+}
+
+// child runs the program; fault is TROTH_FAULT. It reports whether it was killed.
+func (w *world) child(t *testing.T, fault string, args ...string) (killed bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, childBinary(t), append([]string{"-a", w.a.spec, "-b", w.b.spec, "-register", w.register}, args...)...)
+	cmd.Env = append(os.Environ(), "TROTH_FAULT="+fault)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	for line := range strings.Lines(stdout.String()) {
+		if word, gid, ok := strings.Cut(strings.TrimSpace(line), " "); ok && word != "settled" {
+			w.told[gid] = word
+		}
+	}
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL && ctx.Err() == nil {
+		return true
+	}
+	if err != nil {
+		t.Fatalf("child %v with %q: %v\n%s%s", args, fault, err, stdout.String(), stderr.String())
+	}
+	return false
+}
+
+// check looks at the databases from outside: I1, I2, I3, I5.
+func (w *world) check(t *testing.T) {
+	t.Helper()
+	ja, jb := w.journal(t, w.a), w.journal(t, w.b)
+	for gid, amount := range ja {
+		if jb[gid] != -amount {
+			t.Errorf("I1: %s is in athos and not in porthos", gid)
+		}
+	}
+	for gid := range jb {
+		if _, ok := ja[gid]; !ok {
+			t.Errorf("I1: %s is in porthos and not in athos", gid)
+		}
+	}
+	for gid, word := range w.told {
+		_, done := ja[gid]
+		if word == "committed" && !done {
+			t.Errorf("I2: %s was reported committed and is nowhere", gid)
+		}
+		if word == "aborted" && done {
+			t.Errorf("I3: %s was reported aborted and is there", gid)
+		}
+	}
+	for _, d := range []database{w.a, w.b} {
+		var balance, sum int
+		if err := d.db.QueryRowContext(t.Context(), "SELECT balance, (SELECT coalesce(sum(amount), 0) FROM journal) FROM account").Scan(&balance, &sum); err != nil {
+			t.Fatal(err)
+		}
+		if balance != 1000+sum {
+			t.Errorf("I5: the balance is %d, the journal says %d", balance, 1000+sum)
+		}
+	}
+}
+
+func (w *world) journal(t *testing.T, d database) map[string]int {
+	t.Helper()
+	rows, err := d.db.QueryContext(t.Context(), "SELECT gid, amount FROM journal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	out := make(map[string]int)
+	for rows.Next() {
+		var gid string
+		var amount int
+		if err := rows.Scan(&gid, &amount); err != nil {
+			t.Fatal(err)
+		}
+		out[gid] = amount
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// childBinary builds the program once, with the fault points in it.
+func childBinary(t *testing.T) string {
+	t.Helper()
+	build.once.Do(func() {
+		dir, err := os.MkdirTemp("", "troth-crash")
+		if err != nil {
+			build.err = err
+			return
+		}
+		build.path = filepath.Join(dir, "child")
+		out, err := exec.Command("go", "build", "-tags", "faultpoint", "-o", build.path, "./child").CombinedOutput()
+		if err != nil {
+			build.err = fmt.Errorf("%w\n%s", err, out)
+		}
+	})
+	if build.err != nil {
+		t.Fatal(build.err)
+	}
+	return build.path
+}
+
+var build struct {
+	once sync.Once
+	path string
+	err  error
+}
+
+// hit records which points killed a child, over all worlds.
+var hit struct {
+	sync.Mutex
+	points map[string]bool
+}
+
+func markHit(point string) {
+	hit.Lock()
+	defer hit.Unlock()
+	if hit.points == nil {
+		hit.points = make(map[string]bool)
+	}
+	hit.points[point] = true
+}
+
+// TestKillAtEveryPoint kills the program once at the first and once at the second
+// hit of every point, on every pair of databases with every register; then kills
+// the program that recovers at every point of recovery; then lets one finish, and
+// looks.
+func TestKillAtEveryPoint(t *testing.T) {
+	points := faultPoints(t)
+	pairs := [][2]string{{"postgres", "postgres"}, {"postgres", "mysql"}, {"sqlite", "mysql"}}
+	for _, pair := range pairs {
+		for _, register := range []string{"home", "file", "sql"} {
+			t.Run(pair[0]+"+"+pair[1]+"/"+register, func(t *testing.T) {
+				w := newWorld(t, pair[0], pair[1], register)
+				w.requireTransfers(t)
+				for _, point := range points {
+					for n := 1; n <= 2; n++ {
+						if !w.child(t, fmt.Sprintf("%s:%d:kill", point, n)) {
+							continue // this pair and register never come there
+						}
+						markHit(point)
+						w.crashRecovery(t, point, n)
+						w.child(t, "", "-settle", settleWithin.String(), "-keep", "-1s")
+						w.check(t)
+						if t.Failed() {
+							t.Fatalf("after a kill at hit %d of %s", n, point)
+						}
+					}
+				}
+			})
+		}
+	}
+	if t.Failed() {
+		return
+	}
+	for _, point := range points {
+		if !hit.points[point] && point != "ask.answered" { // that needs a lost answer: see TestServerKilled
+			t.Errorf("no run was killed at %s; hit: %v", point, slices.Sorted(maps.Keys(hit.points)))
+		}
+	}
+}
+
+// recoveryPoints are in the order in which recovery passes them: killed at one,
+// the next child still has the later ones before it.
+var recoveryPoints = []string{
+	"recover.listed", "recover.before-decide", "recover.after-decide", "recover.before-finish", "recover.after-finish",
+	"forget.before", "forget.after",
+}
+
+// requireTransfers runs the program without a fault: what follows means nothing
+// if it does no work.
+func (w *world) requireTransfers(t *testing.T) {
+	t.Helper()
+	w.child(t, "")
+	words := slices.Sorted(maps.Values(w.told))
+	if got := strings.Join(words, " "); got != "aborted committed committed" {
+		t.Fatalf("three transfers, the last rolled back by the program, ended as %q", got)
+	}
+	w.check(t)
+}
+
+// crashRecovery kills recovering programs, one at each point of recovery, after
+// the crashes that leave the most to do: just before the decision and just after.
+func (w *world) crashRecovery(t *testing.T, point string, n int) {
+	t.Helper()
+	if n > 1 || !strings.HasPrefix(point, "decide.") {
+		return
+	}
+	for _, p := range recoveryPoints {
+		if w.child(t, p+":1:kill", "-settle", settleWithin.String()) {
+			markHit(p)
+		}
+	}
+}
+
+// faultPoints reads the names of all points out of the source, so that a new one
+// cannot be left untested.
+var faultPoints = func() func(t *testing.T) []string {
+	read := sync.OnceValues(func() ([]string, error) {
+		call := regexp.MustCompile(`faultpoint\.Hit\("([^"]+)"\)`)
+		found := make(map[string]bool)
+		err := filepath.WalkDir("../..", func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".go" {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, m := range call.FindAllSubmatch(text, -1) {
+				found[string(m[1])] = true
+			}
+			return err
+		})
+		return slices.Sorted(maps.Keys(found)), err
+	})
+	return func(t *testing.T) []string {
+		t.Helper()
+		points, err := read()
+		if err != nil || len(points) < 19 {
+			t.Fatalf("%d fault points found, %v", len(points), err)
+		}
+		return points
+	}
+}()

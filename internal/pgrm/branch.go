@@ -57,7 +57,10 @@ func (e *CountError) Error() string {
 var (
 	errSealed  = errors.New("troth: the transaction is being committed or rolled back")
 	errNoTrans = errors.New("the session is not in a transaction any more: something other than troth ended it, and its work may be committed or lost")
-	errNoTag   = errors.New("the server did not confirm")
+	// ErrNotSent: [Queuer.RoundQueued] failed before it sent any of its statements.
+	ErrNotSent = errors.New("nothing was sent")
+
+	errNoTag = errors.New("the server did not confirm")
 )
 
 // phase is how far a branch has come.
@@ -236,6 +239,10 @@ func (b *Branch) sendPrepare(ctx context.Context) (a Answer, proof bool, err err
 		} else {
 			a, err = l.Round(ctx, statements...)
 		}
+		if errors.Is(err, ErrNotSent) {
+			b.phase = phaseWork
+			return err
+		}
 		if b.xact == "" {
 			b.xact = a.first()
 		}
@@ -407,6 +414,9 @@ func (b *Branch) sendCommit(ctx context.Context, d troth.Decision) (a Answer, er
 			a, err = q.RoundQueued(ctx, true, statements...)
 		} else {
 			a, err = l.Round(ctx, statements...)
+		}
+		if errors.Is(err, ErrNotSent) {
+			b.phase = phaseWork
 		}
 		return err
 	})

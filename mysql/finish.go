@@ -77,6 +77,11 @@ type finisher struct {
 // commit ends a branch whose transaction is committed. Only the witness row is a
 // proof; neither an acknowledgement nor "unknown XID" is one (R8).
 func (f *finisher) commit(ctx context.Context) error {
+	if f.lost {
+		if err := f.awaitHolder(ctx); err != nil {
+			return err
+		}
+	}
 	switch w, err := f.witness(ctx); {
 	case err != nil:
 		return err
@@ -85,8 +90,10 @@ func (f *finisher) commit(ctx context.Context) error {
 	case w == witnessAbsent && f.mine:
 		return f.heuristic(troth.Committed, "its witness row is not there and no transaction holds it")
 	}
-	if err := f.awaitHolder(ctx); err != nil {
-		return err
+	if !f.lost {
+		if err := f.awaitHolder(ctx); err != nil {
+			return err
+		}
 	}
 	_, answer := f.conn.ExecContext(ctx, xaCommit(f.xid))
 	if answer != nil && !isCode(answer, codeUnknownXID, codeXARolledBack, codeXADeadlock, codeXATimeout) {

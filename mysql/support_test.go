@@ -95,9 +95,12 @@ func openDB(t *testing.T, dsn string) *sql.DB {
 }
 
 // resource opens a resource as another process would.
-func (w *world) resource(name, dsn string, decisions bool) (*Resource, *sql.DB) {
+func (w *world) resource(name, dsn string, decisions bool, configure ...func(*sql.DB)) (*Resource, *sql.DB) {
 	w.Helper()
 	db := openDB(w.T, dsn)
+	for _, f := range configure {
+		f(db)
+	}
 	r := New(name, db)
 	w.must(r.Open(w.ctx, resourceConfig(decisions)))
 	w.Cleanup(func() {
@@ -124,16 +127,26 @@ type testBranch struct {
 	cancel context.CancelFunc
 }
 
-func (w *world) begin(r *Resource) *testBranch {
-	w.Helper()
-	return w.beginXID(r, troth.XID{GID: troth.NewGID(domain, time.Now()), Place: troth.Place{Identity: "00000000"}, Branch: 1})
+func newXID() troth.XID {
+	return troth.XID{GID: troth.NewGID(domain, time.Now()), Place: troth.Place{Identity: "00000000"}, Branch: 1}
 }
 
-func (w *world) beginXID(r *Resource, xid troth.XID) *testBranch {
+func (w *world) begin(r *Resource) *testBranch {
+	w.Helper()
+	return w.beginWith(r, newXID(), sql.LevelDefault)
+}
+
+func (w *world) beginAt(r *Resource, level sql.IsolationLevel) *testBranch {
+	w.Helper()
+	return w.beginWith(r, newXID(), level)
+}
+
+func (w *world) beginWith(r *Resource, xid troth.XID, level sql.IsolationLevel) *testBranch {
 	w.Helper()
 	life, cancel := context.WithCancel(w.ctx)
 	b, err := r.Begin(w.ctx, troth.BranchConfig{
-		GID: xid.GID, Branch: xid.Branch, Context: life, XID: func() (troth.XID, error) { return xid, nil },
+		GID: xid.GID, Branch: xid.Branch, Context: life, Isolation: level,
+		XID: func() (troth.XID, error) { return xid, nil },
 	})
 	if err != nil {
 		cancel()

@@ -60,9 +60,10 @@ type Database struct {
 	// Crash kills the server with SIGKILL and starts it again.
 	Crash func(t *testing.T)
 
-	// Cut makes the proxy swallow the next reply that belongs to a client's message
-	// in which the text occurs, and cut that session.
-	Cut func(t *testing.T, text string)
+	// Cut arms a cut of the next message, on any session of the resources, in which
+	// the text occurs: before the server gets it, or when the server has answered
+	// and the client has not heard. The channel is closed when that has happened.
+	Cut func(before bool, text string) <-chan struct{}
 }
 
 // SQL holds the statements that differ between databases. A zero field says that
@@ -88,6 +89,14 @@ type SQL struct {
 	// Foreign makes a prepared transaction of another program, on one session that
 	// is then closed; end rolls it back. The name is unique and short.
 	Foreign func(name string) (prepare []string, end string)
+
+	// Messages are texts by which a proxy knows the messages that carry the vote,
+	// the commit of a prepared branch, and each of the home's commit.
+	Messages struct{ Prepare, Commit, Decide []string }
+
+	// UnsureOfNoRows: the resource takes a statement that changed no row for one
+	// that wrote, for its database cannot be asked about locks.
+	UnsureOfNoRows bool
 }
 
 // A Session runs statements: in a branch, or on a pool.
@@ -180,12 +189,16 @@ func Run(t *testing.T, f Factory) {
 		{"Recovery", recoveryCases},
 		{"Decision", decisionCases},
 		{"Pool", poolCases},
+		{"Cut", cutCases},
 		{"Crash", crashCases},
 		{"Manager", managerCases},
 	}
 	for _, g := range groups {
 		t.Run(g.name, func(t *testing.T) {
 			for _, c := range g.cases {
+				if f.Can&c.needs != c.needs {
+					continue // Factory.Can is checked, so this is no accident
+				}
 				t.Run(c.name, func(t *testing.T) {
 					t.Parallel()
 					c.run(setup(t, f, c))

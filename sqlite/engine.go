@@ -127,6 +127,7 @@ func mark(ctx context.Context, l lastresource.Line) (int64, error) {
 	return rows + schema, err // neither ever falls
 }
 
+// Changed implements [lastresource.Engine]: SQLite counts for us.
 func (*engine) Changed(ctx context.Context, l lastresource.Line, b lastresource.Begun, seen pinned.Change) (bool, error) {
 	if seen == pinned.ChangeYes {
 		return true, nil
@@ -135,11 +136,15 @@ func (*engine) Changed(ctx context.Context, l lastresource.Line, b lastresource.
 	return now != b.Mark, err
 }
 
-func (e *engine) Intact(ctx context.Context, l lastresource.Line) error {
+// Record implements [lastresource.Engine].
+func (e *engine) Record(ctx context.Context, l lastresource.Line, _ lastresource.Begun, insert string) error {
 	if err := l.Exec(ctx, "RELEASE "+savepoint); err != nil {
 		return fmt.Errorf("the transaction has ended before its time, a statement rolled it back: %w", err)
 	}
-	return e.oneFile(ctx, l)
+	if err := e.oneFile(ctx, l); err != nil {
+		return err
+	}
+	return l.Exec(ctx, insert)
 }
 
 // oneFile refuses a transaction that may not be atomic by itself: with a

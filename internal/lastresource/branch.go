@@ -33,7 +33,7 @@ func (b *Branch) DB() *sql.DB { return b.session.DB() }
 
 // begin begins the transaction, before the first statement.
 func (b *Branch) begin(ctx context.Context, dc driver.Conn) error {
-	how := How{Isolation: b.cfg.Isolation}
+	how := How{GID: b.cfg.GID, Isolation: b.cfg.Isolation}
 	if b.cfg.Context != nil {
 		how.Deadline, _ = b.cfg.Context.Deadline()
 	}
@@ -125,11 +125,8 @@ func (b *Branch) record(ctx context.Context, l Line, d troth.Decision) error {
 			return err
 		}
 	}
-	if err := b.r.engine.Intact(ctx, l); err != nil {
-		return err
-	}
-	if err := l.Exec(ctx, b.r.decisions().InsertSQL(d)); err != nil {
-		return fmt.Errorf("record the decision (somebody recorded abort before, if the key is there): %w", err)
+	if err := b.r.engine.Record(ctx, l, b.begun, b.r.decisions().InsertSQL(d)); err != nil {
+		return fmt.Errorf("record the decision (if its key is there already, recovery decided abort before): %w", err)
 	}
 	// R5, asked now that the record's key is ours: an abort record of another
 	// process is there and kept us out, or comes after us and waits. Only if this

@@ -5,8 +5,8 @@
 // commit optimization, in the words of the Java application servers), but for the
 // record: without it a crash at the wrong moment splits the transaction.
 //
-// Rules kept here: R1 and R3 (branch.go, CommitDeciding), R5 (the age of a
-// branch), R9 (a failed statement), R10 (Engine.Commit).
+// Rules kept here: R1 to R3 and R9 ([Branch.CommitDeciding]), R5 (the age of a
+// branch), R10 ([Engine.Commit]).
 package lastresource
 
 import (
@@ -42,11 +42,11 @@ type Engine interface {
 	// stay locked, by what the client saw and the server knows. If unsure: true.
 	Changed(ctx context.Context, l Line, b Begun, seen pinned.Change) (bool, error)
 
-	// Intact fails unless the transaction is still the one that Begin began. It
-	// is asked just before the decision is recorded: in a session whose
-	// transaction has silently ended, the record would be committed at once, and
-	// without the work.
-	Intact(ctx context.Context, l Line) error
+	// Record runs insert, which records the decision, in the transaction. It fails
+	// unless that is still the one that Begin began: in a session whose transaction
+	// has silently ended, the record would be committed at once, and without the
+	// work. It also sees to it that the coming COMMIT is durable.
+	Record(ctx context.Context, l Line, b Begun, insert string) error
 
 	// Commit sends COMMIT. nil: the database acknowledged it. never: the error
 	// proves that this COMMIT did not and cannot take effect. Otherwise nobody
@@ -64,6 +64,7 @@ type Engine interface {
 
 // How says how to begin a branch.
 type How struct {
+	GID       troth.GID
 	Isolation sql.IsolationLevel
 	Deadline  time.Time // of the transaction; zero if there is none
 }
@@ -71,5 +72,6 @@ type How struct {
 // Begun is what is to be remembered about a transaction that was begun.
 type Begun struct {
 	Undo []string // puts the session's settings back when the transaction is over
-	Mark int64    // the engine's own
+	GID  troth.GID
+	Mark int64 // the engine's own
 }

@@ -8,8 +8,9 @@
 //
 //	limit of the pool = the program's own limit + sessions held by reserves
 //
-// A session that broke keeps its place until its replacement is there, so that
-// business code that queues for the pool does not inherit it.
+// When a reserved session breaks, database/sql gives its place to business code
+// that queues for the pool. The reserve gets another place all the same; the pool
+// then has one session more than its limit, until business code returns one.
 package reserve
 
 import (
@@ -81,12 +82,11 @@ func (r *Reserve) Do(ctx context.Context, f func(ctx context.Context, c *sql.Con
 	if ctx.Err() != nil {
 		return err
 	}
-	next, dialErr := r.dial(ctx) // before the broken one gives up its place
-	if dialErr != nil {
+	r.drop(c)
+	var dialErr error
+	if c, dialErr = r.dial(ctx); dialErr != nil {
 		return errors.Join(err, dialErr)
 	}
-	r.drop(c)
-	c = next
 	err = f(ctx, c)
 	sound = err == nil || !broken(c, err)
 	return err
@@ -183,7 +183,8 @@ func (r *Reserve) dial(ctx context.Context) (*sql.Conn, error) {
 				places-- // the place of c, until drop
 				return c, nil
 			}
-			discard(c)
+			r.drop(c)
+			limits.grow(r.db, 1) // its place is for the next attempt
 		}
 		gaveUp := attempt.Err() != nil
 		cancel()
@@ -211,11 +212,9 @@ func (r *Reserve) full() bool {
 // drop ends a session and gives up its place. It does not go back to the pool:
 // its settings may have been changed, and work may be going on in it.
 func (r *Reserve) drop(c *sql.Conn) {
-	discard(c)
+	// The place goes first: the pool gives a place that falls free below the limit
+	// to whoever queues, and business code would have one session more.
 	limits.grow(r.db, -1)
-}
-
-func discard(c *sql.Conn) {
 	_ = c.Raw(func(any) error { return driver.ErrBadConn }) // that is how database/sql is told
 	_ = c.Close()                                           // ErrConnDone if it is gone already
 }

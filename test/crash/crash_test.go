@@ -35,18 +35,28 @@ const settleWithin = 10 * time.Second
 
 // database is one database of a pair, seen from outside.
 type database struct {
-	spec string // as the child wants it
-	db   *sql.DB
+	spec   string // as the child wants it
+	db     *sql.DB
+	server server // nil for SQLite
+}
+
+// server is what the tests do to a database server.
+type server interface {
+	Kill() error
+	Restart(ctx context.Context) error
 }
 
 func openDatabase(t *testing.T, kind string, i int) database {
 	t.Helper()
 	var dsn, driver string
+	var server server
 	switch kind {
 	case "postgres":
-		dsn, driver = dbtest.SharedPostgres(t, i).NewDatabase(t), "pgx"
+		pg := dbtest.SharedPostgres(t, i)
+		dsn, driver, server = pg.NewDatabase(t), "pgx", pg
 	case "mysql":
-		dsn, driver = dbtest.SharedMariaDB(t, i).NewDatabase(t), "mysql"
+		maria := dbtest.SharedMariaDB(t, i)
+		dsn, driver, server = maria.NewDatabase(t), "mysql", maria
 	case "sqlite":
 		dsn, driver = "file:"+filepath.Join(t.TempDir(), "bank.db")+"?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)&_pragma=synchronous(FULL)", "sqlite"
 	}
@@ -54,6 +64,7 @@ func openDatabase(t *testing.T, kind string, i int) database {
 	if err != nil {
 		t.Fatal(err)
 	}
+	db.SetMaxIdleConns(0) // its server will be killed: no session of before may be asked
 	t.Cleanup(func() { _ = db.Close() })
 	for _, s := range []string{
 		"CREATE TABLE account (id INT PRIMARY KEY, balance INT NOT NULL)",
@@ -64,7 +75,7 @@ func openDatabase(t *testing.T, kind string, i int) database {
 			t.Fatal(err)
 		}
 	}
-	return database{spec: kind + "=" + dsn, db: db}
+	return database{spec: kind + "=" + dsn, db: db, server: server}
 }
 
 // world is a pair of databases, a register, and what clients were told.
@@ -91,26 +102,85 @@ func newWorld(t *testing.T, kindA, kindB, register string) *world {
 // child runs the program; fault is TROTH_FAULT. It reports whether it was killed.
 func (w *world) child(t *testing.T, fault string, args ...string) (killed bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, childBinary(t), append([]string{"-a", w.a.spec, "-b", w.b.spec, "-register", w.register}, args...)...)
-	cmd.Env = append(os.Environ(), "TROTH_FAULT="+fault)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
-	for line := range strings.Lines(stdout.String()) {
+	return w.start(t, fault, args...).wait(t)
+}
+
+// process is a running child.
+type process struct {
+	w              *world
+	cmd            *exec.Cmd
+	fault          string
+	stdout, stderr bytes.Buffer
+	ended          chan struct{}
+	err            error
+}
+
+func (w *world) start(t *testing.T, fault string, args ...string) *process {
+	t.Helper()
+	p := &process{w: w, fault: fault, ended: make(chan struct{})}
+	p.cmd = exec.Command(childBinary(t), append([]string{"-a", w.a.spec, "-b", w.b.spec, "-register", w.register}, args...)...)
+	p.cmd.Env = append(os.Environ(), "TROTH_FAULT="+fault)
+	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		p.err = p.cmd.Wait()
+		close(p.ended)
+	}()
+	return p
+}
+
+// wait waits for the program's end, and reports whether it was killed.
+func (p *process) wait(t *testing.T) (killed bool) {
+	t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(time.Minute):
+		_ = p.cmd.Process.Kill()
+		<-p.ended
+		t.Fatalf("child %v with %q did not end\n%s%s", p.cmd.Args[1:], p.fault, p.stdout.String(), p.stderr.String())
+	}
+	for line := range strings.Lines(p.stdout.String()) {
 		if word, gid, ok := strings.Cut(strings.TrimSpace(line), " "); ok && word != "settled" {
-			w.told[gid] = word
+			p.w.told[gid] = word
 		}
 	}
 	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL && ctx.Err() == nil {
+	if errors.As(p.err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
 		return true
 	}
-	if err != nil {
-		t.Fatalf("child %v with %q: %v\n%s%s", args, fault, err, stdout.String(), stderr.String())
+	if p.err != nil {
+		t.Fatalf("child %v with %q: %v\n%s%s", p.cmd.Args[1:], p.fault, p.err, p.stdout.String(), p.stderr.String())
 	}
 	return false
+}
+
+// frozen waits until the program has stopped itself at its fault point; false: it
+// ended without coming there.
+func (p *process) frozen(t *testing.T) bool {
+	t.Helper()
+	stat := fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid)
+	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(2 * time.Millisecond) {
+		select {
+		case <-p.ended:
+			return false
+		default:
+		}
+		text, err := os.ReadFile(stat)
+		if i := bytes.LastIndexByte(text, ')'); err == nil && i >= 0 && len(text) > i+2 && text[i+2] == 'T' {
+			return true
+		}
+	}
+	t.Fatalf("child with %q neither stopped nor ended", p.fault)
+	return false
+}
+
+func (p *process) thaw(t *testing.T) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // check looks at the databases from outside: I1, I2, I3, I5.
@@ -244,7 +314,7 @@ func TestKillAtEveryPoint(t *testing.T) {
 		return
 	}
 	for _, point := range points {
-		if !hit.points[point] && point != "ask.answered" { // that needs a lost answer: see TestServerKilled
+		if !hit.points[point] && point != "ask.answered" { // that needs a lost answer: see TestServerKilledAtEveryPoint
 			t.Errorf("no run was killed at %s; hit: %v", point, slices.Sorted(maps.Keys(hit.points)))
 		}
 	}
@@ -255,6 +325,76 @@ func TestKillAtEveryPoint(t *testing.T) {
 var recoveryPoints = []string{
 	"recover.listed", "recover.before-decide", "recover.after-decide", "recover.before-finish", "recover.after-finish",
 	"forget.before", "forget.after",
+}
+
+// TestServerKilledAtEveryPoint freezes the program at every point, kills one of
+// its databases with SIGKILL, starts that again and lets the program go on: it must
+// say nothing that is not true, and another must finish what it leaves.
+func TestServerKilledAtEveryPoint(t *testing.T) {
+	points := faultPoints(t)
+	for _, pair := range [][2]string{{"postgres", "postgres"}, {"postgres", "mysql"}, {"sqlite", "mysql"}} {
+		for _, register := range []string{"home", "file"} {
+			t.Run(pair[0]+"+"+pair[1]+"/"+register, func(t *testing.T) {
+				w := newWorld(t, pair[0], pair[1], register)
+				w.requireTransfers(t)
+				for _, point := range points {
+					for _, victim := range []database{w.a, w.b} {
+						if victim.server == nil || strings.HasPrefix(point, "recover.") || strings.HasPrefix(point, "forget.") {
+							continue
+						}
+						w.killServer(t, point, victim.server)
+						if t.Failed() {
+							t.Fatalf("after the kill of a server at %s", point)
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+func (w *world) killServer(t *testing.T, point string, victim server) {
+	t.Helper()
+	p := w.start(t, point+":1:freeze")
+	if p.frozen(t) {
+		if err := victim.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := victim.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		p.thaw(t)
+	}
+	p.wait(t)
+	w.child(t, "", "-settle", settleWithin.String())
+	w.check(t)
+}
+
+// TestZombie freezes the program at every point, lets another recover all that it
+// holds, and wakes it: what it then says must be what the other did (R5).
+func TestZombie(t *testing.T) {
+	points := faultPoints(t)
+	for _, pair := range [][2]string{{"postgres", "postgres"}, {"postgres", "mysql"}, {"mysql", "mysql"}} {
+		for _, register := range []string{"home", "sql"} {
+			t.Run(pair[0]+"+"+pair[1]+"/"+register, func(t *testing.T) {
+				w := newWorld(t, pair[0], pair[1], register)
+				w.requireTransfers(t)
+				for _, point := range points {
+					p := w.start(t, point+":1:freeze")
+					if p.frozen(t) {
+						w.child(t, "", "-settle", settleWithin.String())
+						p.thaw(t)
+					}
+					p.wait(t)
+					w.child(t, "", "-settle", settleWithin.String())
+					w.check(t)
+					if t.Failed() {
+						t.Fatalf("after a sleep at %s", point)
+					}
+				}
+			})
+		}
+	}
 }
 
 // requireTransfers runs the program without a fault: what follows means nothing

@@ -388,7 +388,7 @@ func (s *scanner) set() (k Kind, what, name string) {
 			case first && w == wordStatement:
 				return s.setStatement()
 			}
-			call = at == 0 && !s.harmless()
+			call = at == 0 && !harmless(s.text[s.start:s.pos])
 		case t == tokenQuoted:
 			call = true
 		}
@@ -425,40 +425,51 @@ func (s *scanner) setStatement() (k Kind, what, name string) {
 func (s *scanner) reading(anywhere bool) Kind {
 	k := Read
 	var (
-		last      token // the token before
-		lastWord  word  // if it is a word
-		candidate bool  // it is a word that changes data, unless a parenthesis follows
-		calls     bool  // it is a function that may write, if a parenthesis follows
-		dot       bool  // it is a dot
+		last      token  // the token before
+		lastWord  word   // if it is a word
+		lastText  string // the same, in MySQL only
+		candidate bool   // it is a word that changes data, unless a parenthesis follows
+		dot       bool   // it is a dot
+		qualified bool   // a dot stands before it
 	)
 	for t := s.step(); ; t = s.step() {
 		var w word
-		if t == tokenWord {
+		if t == tokenWord && !s.dull() {
 			w = s.keyword()
 		}
 		switch {
 		case candidate && t != tokenOpen,
-			calls && t == tokenOpen,
 			w == wordInto && !dot,
 			lastWord == wordFor && (w == wordUpdate || w == wordShare || w == wordNo || w == wordKey),
 			s.dialect == MySQL && lastWord == wordLock && w == wordIn,
-			s.dialect == MySQL && lastWord == wordNext && w == wordValue:
+			s.dialect == MySQL && lastWord == wordNext && w == wordValue,
+			s.dialect == MySQL && t == tokenOpen && (last == tokenQuoted || last == tokenWord && (qualified || !harmless(lastText))):
 			k = Write
 		}
 		if t == tokenEnd {
 			return k
 		}
-		candidate, calls = false, false
+		candidate = false
 		if t == tokenWord && !dot {
 			switch w {
 			case wordInsert, wordUpdate, wordDelete, wordMerge, wordReplace:
 				candidate = anywhere || last == tokenOpen
 			}
 		}
-		if s.dialect == MySQL {
-			calls = t == tokenWord && (dot || !s.harmless()) || t == tokenQuoted
-		}
+		qualified = dot
 		dot = t == tokenOther && s.text[s.start] == '.'
 		last, lastWord = t, w
+		if s.dialect == MySQL {
+			lastText = s.text[s.start:s.pos]
+		}
 	}
+}
+
+// dull reports quickly that the last token is none of the words for which reading looks. Most are.
+func (s *scanner) dull() bool {
+	const initials = 1<<('d'-'a') | 1<<('f'-'a') | 1<<('i'-'a') | 1<<('k'-'a') | 1<<('l'-'a') | 1<<('m'-'a') |
+		1<<('n'-'a') | 1<<('r'-'a') | 1<<('s'-'a') | 1<<('u'-'a') | 1<<('v'-'a')
+	n := s.pos - s.start
+	c := s.text[s.start] | 0x20
+	return n < len("IN") || n > len("REPLACE") || c < 'a' || c > 'z' || initials&(1<<(c-'a')) == 0
 }

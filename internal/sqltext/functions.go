@@ -2,18 +2,18 @@ package sqltext
 
 import "strings"
 
-// harmless reports whether the last token, followed by a parenthesis in a MySQL statement that
+// harmless reports whether name, followed by a parenthesis in a MySQL statement that
 // reads, is a keyword or a built-in function that changes nothing.
-func (s *scanner) harmless() bool {
+func harmless(name string) bool {
 	var buf [wordLengthMax]byte
-	_, ok := harmlessBeforeParenthesis[string(s.upper(&buf))]
+	_, ok := harmlessBeforeParenthesis[string(upper(name, &buf))]
 	return ok
 }
 
 // readingPragma reports whether the last token names an SQLite pragma that only tells something.
 func (s *scanner) readingPragma() bool {
 	var buf [wordLengthMax]byte
-	_, ok := readingPragmas[string(s.upper(&buf))]
+	_, ok := readingPragmas[string(upper(s.text[s.start:s.pos], &buf))]
 	return ok
 }
 

@@ -92,9 +92,8 @@ const (
 
 const wordLengthMax = 24 // longest word looked up, here or among the functions
 
-// upper folds the last token to upper case, or returns nothing if it is longer than any word known.
-func (s *scanner) upper(buf *[wordLengthMax]byte) []byte {
-	text := s.text[s.start:s.pos]
+// upper folds text to upper case, or returns nothing if it is longer than any word known.
+func upper(text string, buf *[wordLengthMax]byte) []byte {
 	if len(text) > len(buf) {
 		return nil
 	}
@@ -111,7 +110,7 @@ func (s *scanner) upper(buf *[wordLengthMax]byte) []byte {
 // keyword returns the last token as a word.
 func (s *scanner) keyword() word {
 	var buf [wordLengthMax]byte
-	switch string(s.upper(&buf)) {
+	switch string(upper(s.text[s.start:s.pos], &buf)) {
 	case "ABORT":
 		return wordAbort
 	case "ALTER":

@@ -116,7 +116,7 @@ func (s *session) pipeline(ctx context.Context, queue []Stmt, texts []string, co
 	begins := 0
 	if !s.started {
 		s.started = true
-		for text := range strings.SplitSeq(s.begin, "; ") {
+		for _, text := range pgrm.Parts(s.begin) {
 			p.SendQueryParams(text, nil, nil, nil, nil)
 			begins++
 		}

@@ -46,6 +46,8 @@ func factory(driver string, server int) resourcetest.Factory {
 			d := database(t, driver, s.DSN("postgres"), nil)
 			d.Crash = func(t *testing.T) {
 				t.Helper()
+				d.Outside.SetMaxIdleConns(0) // its sessions die: let it know
+				defer d.Outside.SetMaxIdleConns(2)
 				if err := s.Kill(); err != nil {
 					t.Fatal(err)
 				}

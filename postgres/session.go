@@ -62,7 +62,7 @@ func (s *session) start(ctx context.Context, dc driver.Conn) error {
 	if err != nil {
 		return err
 	}
-	_, err = l.Round(ctx, s.begin)
+	_, err = l.Round(ctx, pgrm.Parts(s.begin)...)
 	return err
 }
 

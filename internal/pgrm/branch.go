@@ -173,7 +173,7 @@ func inTransaction(l Line) error {
 // guard stands before statements on lines that do not show the session's state.
 func guard(l Line, statements []string) []string {
 	if l.Status() == 0 {
-		return append(statements, guardSQL)
+		return append(statements, guardSQL, unguardSQL)
 	}
 	return statements
 }
@@ -214,11 +214,11 @@ func (b *Branch) sendPrepare(ctx context.Context) (a Answer, proof bool, err err
 		b.back.pid = l.PID()
 		q, queued := b.s.(Queuer)
 		queued = queued && q.Queued()
-		statements := make([]string, 0, 5)
+		statements := make([]string, 0, 6)
 		switch {
 		case queued:
 		case !b.s.Started():
-			statements = append(statements, b.begin)
+			statements = append(statements, Parts(b.begin)...)
 		default:
 			if err := inTransaction(l); err != nil {
 				return err
@@ -376,11 +376,11 @@ func (b *Branch) sendCommit(ctx context.Context, d troth.Decision) (a Answer, er
 	queued = queued && q.Queued()
 	err = b.s.Raw(ctx, func(l Line) error {
 		b.back.pid = l.PID()
-		statements := make([]string, 0, 5)
+		statements := make([]string, 0, 6)
 		switch {
 		case queued:
 		case !b.s.Started():
-			statements = append(statements, b.begin)
+			statements = append(statements, Parts(b.begin)...)
 		default:
 			if err := inTransaction(l); err != nil {
 				return err

@@ -3,7 +3,6 @@ package pgrm
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -90,7 +89,7 @@ func (r *joinedRows) Err() error {
 func SendBatchJoined(ctx context.Context, conn *pgx.Conn, begin string, b *pgx.Batch) pgx.BatchResults {
 	joined := &pgx.Batch{QueuedQueries: make([]*pgx.QueuedQuery, 0, len(b.QueuedQueries)+2)}
 	n := 0
-	for text := range strings.SplitSeq(begin, "; ") {
+	for _, text := range Parts(begin) {
 		joined.Queue(text)
 		n++
 	}

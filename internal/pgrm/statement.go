@@ -48,13 +48,17 @@ func beginSQL(level sql.IsolationLevel, lifeMax time.Duration) (string, error) {
 	return text, nil
 }
 
+// Parts splits a BEGIN text into its statements.
+func Parts(begin string) []string { return strings.Split(begin, "; ") }
+
 const (
 	xidSQL = "SELECT pg_current_xact_id_if_assigned()"
 
 	// guardSQL fails outside a transaction block. It stands before what would
 	// otherwise be carried out alone if the branch's transaction were gone, where
 	// the driver does not show the state of the session.
-	guardSQL = "SAVEPOINT troth_guard; RELEASE troth_guard"
+	guardSQL   = "SAVEPOINT troth_guard"
+	unguardSQL = "RELEASE troth_guard"
 
 	// durableSQL makes the coming COMMIT wait for its flush if the session would
 	// not. It leaves the stronger settings alone (remote_apply ...).

@@ -18,10 +18,11 @@
 // After any crash [Open] finds every decision that was confirmed, or refuses with
 // a [*CorruptError] that names the file, the place and the reason. It never starts
 // with fewer decisions than were confirmed, with one exception that no single log
-// can close: damage that zeroes part of the very last frame looks exactly like a
-// write that a power cut tore. The exception lasts until the next frame, and a
-// frame that only confirms is written when the log has been idle for a second and
-// on Close.
+// can close: damage that turns the end of the log into zeros, from some place
+// through the very last frame, looks exactly like frames that were never written,
+// or a write that a power cut tore. Damage that leaves any later frame is found;
+// therefore one more frame, which only confirms, is written when the log has been
+// idle for a second and on Close. Bits that rot are found everywhere.
 //
 // # Failure
 //

@@ -50,7 +50,8 @@ import (
 //   - an aligned word of 8 bytes in them is zero where a frame has none: in the
 //     frame's header or, if that is whole, in its body. The file was zero before, a
 //     disk writes whole sectors, and no word of a whole frame is zero; so a
-//     write that was torn left one, and a bit that rotted did not.
+//     write that was torn left one, and a bit that rotted did not;
+//   - if the frame's header is whole, all behind its body is zero.
 const (
 	magic      = "TROTHLOG"
 	version    = 1

@@ -44,8 +44,8 @@ func (l *Log) keep(oldest uint32) {
 	}
 }
 
-// takeNext returns the segment that the keeper has prepared, and has it prepare
-// the one after. Exactly one is being prepared or is ready at any time.
+// takeNext returns the segment that the keeper has prepared. Unless it returns
+// one, a segment is being prepared or is ready.
 func (l *Log) takeNext() (*segment, error) {
 	number := l.seg.number + 1
 	p := <-l.next
@@ -57,7 +57,6 @@ func (l *Log) takeNext() (*segment, error) {
 		l.needNext <- number
 		return nil, &noSegmentError{p.err}
 	}
-	l.needNext <- number + 1
 	return p.segment, nil
 }
 

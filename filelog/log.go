@@ -147,7 +147,7 @@ func openFiles(fs files, cfg settings, release func() error) (*Log, error) {
 func (l *Log) Open(ctx context.Context, cfg troth.RegisterConfig) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.usableLocked(); err != nil {
+	if err := l.usableLocked(ctx); err != nil {
 		return err
 	}
 	if l.inUse {
@@ -191,9 +191,6 @@ func (l *Log) Decide(ctx context.Context, d troth.Decision) (troth.Outcome, erro
 
 func (l *Log) decideCommit(ctx context.Context, d troth.Decision) (troth.Outcome, error) {
 	branches, err := encodable(d)
-	if err == nil {
-		err = ctx.Err()
-	}
 	if err == nil && commitSize(d.GID, branches) > l.cfg.frameSizeMax()-frameHeaderSize {
 		err = errors.New("the record does not fit into a segment: see WithSegmentSize")
 	}
@@ -202,7 +199,7 @@ func (l *Log) decideCommit(ctx context.Context, d troth.Decision) (troth.Outcome
 	}
 	r := &record{gid: d.GID, branches: branches, at: l.cfg.now().UnixNano()}
 	l.mu.Lock()
-	if err := l.usableLocked(); err != nil {
+	if err := l.usableLocked(ctx); err != nil {
 		l.mu.Unlock()
 		return troth.Undecided, fmt.Errorf("filelog: decide %s: %w", d.GID, err)
 	}
@@ -218,15 +215,11 @@ func (l *Log) decideCommit(ctx context.Context, d troth.Decision) (troth.Outcome
 }
 
 func (l *Log) decideAbort(ctx context.Context, gid troth.GID) (troth.Outcome, error) {
-	_, err := troth.ParseGID(string(gid))
-	if err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
+	if _, err := troth.ParseGID(string(gid)); err != nil {
 		return troth.Undecided, fmt.Errorf("filelog: decide %s: %w", gid, err)
 	}
 	l.mu.Lock()
-	if err := l.usableLocked(); err != nil {
+	if err := l.usableLocked(ctx); err != nil {
 		l.mu.Unlock()
 		return troth.Undecided, fmt.Errorf("filelog: decide %s: %w", gid, err)
 	}
@@ -274,7 +267,7 @@ func (l *Log) await(ctx context.Context, gid troth.GID, g *group) (troth.Outcome
 func (l *Log) Lookup(ctx context.Context, gid troth.GID) (troth.Outcome, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.usableLocked(); err != nil {
+	if err := l.usableLocked(ctx); err != nil {
 		return troth.Undecided, fmt.Errorf("filelog: look up %s: %w", gid, err)
 	}
 	outcome, _ := l.findLocked(gid)
@@ -288,7 +281,7 @@ func (l *Log) Committed(ctx context.Context, minAge time.Duration, after troth.G
 		until = l.cfg.now().Add(-minAge).UnixNano()
 	}
 	l.mu.Lock()
-	if err := l.usableLocked(); err != nil {
+	if err := l.usableLocked(ctx); err != nil {
 		l.mu.Unlock()
 		return nil, fmt.Errorf("filelog: list commit records: %w", err)
 	}
@@ -310,7 +303,7 @@ func (l *Log) Committed(ctx context.Context, minAge time.Duration, after troth.G
 func (l *Log) Forget(ctx context.Context, gids []troth.GID) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.usableLocked(); err != nil {
+	if err := l.usableLocked(ctx); err != nil {
 		return fmt.Errorf("filelog: forget: %w", err)
 	}
 	before := len(l.forgets)
@@ -334,7 +327,7 @@ const expireMax = 10_000
 func (l *Log) Expire(ctx context.Context, age time.Duration) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.usableLocked(); err != nil {
+	if err := l.usableLocked(ctx); err != nil {
 		return 0, fmt.Errorf("filelog: expire: %w", err)
 	}
 	return l.index.expireAborts(time.Now().Add(-age), expireMax), nil
@@ -342,12 +335,16 @@ func (l *Log) Expire(ctx context.Context, age time.Duration) (int, error) {
 
 // usableLocked returns why the log cannot be used, if so. A log that failed does
 // not answer questions either: a commit that was on its way may be durable or not.
-func (l *Log) usableLocked() error {
+// Nor does one whose caller has left, for its answer would not be heard.
+func (l *Log) usableLocked(ctx context.Context) error {
 	if l.failed != nil {
 		return l.failed
 	}
 	if l.closing {
 		return fmt.Errorf("the log is closed: call filelog.Open again: %w", troth.ErrClosed)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func readSegment(name string, b []byte, isLast bool) (*segmentContent, error) {
 		return nil, corrupt(off, "no frame is here, but one begins at byte %d, and it was written after this one was on disk", at)
 	}
 	if !tornFrame(b[off:], seed) {
-		return nil, corrupt(off, "a frame does not match its checksum, and no part of it is missing")
+		return nil, corrupt(off, "a frame does not match its checksum, and not because a part of it was never written")
 	}
 	c.torn = int64(off)
 	return c, nil
@@ -97,7 +97,7 @@ func findFrameHeader(b []byte, off int, seed uint32) int {
 func tornFrame(b []byte, seed uint32) bool {
 	if hasFrameHeader(b, seed) {
 		body, whole := bodyOf(b)
-		return whole && hasZeroWord(body)
+		return whole && hasZeroWord(body) && allZero(b[frameHeaderSize+len(body):])
 	}
 	return hasZeroWord(b[:min(len(b), frameHeaderSize)])
 }

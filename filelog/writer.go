@@ -257,7 +257,8 @@ func (l *Log) copyLocked(g *group, room int) (oldest uint32) {
 // append writes a batch as the next frame and syncs it. It returns where the log
 // begins now. If the error is a *noSegmentError nothing was written.
 func (l *Log) append(g *group, oldest uint32) (first uint32, err error) {
-	if l.seg.off+int64(frameSize(g.buf))+sealSize > l.seg.size {
+	full := l.seg.off+int64(frameSize(g.buf))+sealSize > l.seg.size
+	if full {
 		if err := l.roll(); err != nil {
 			return 0, err
 		}
@@ -266,7 +267,13 @@ func (l *Log) append(g *group, oldest uint32) (first uint32, err error) {
 		first = l.seg.number
 	}
 	g.buf = finishFrame(g.buf, l.seg.seed(), l.sequence+1, first)
-	return first, l.writeFrame(g.buf)
+	if err := l.writeFrame(g.buf); err != nil {
+		return 0, err
+	}
+	if full { // not before: only the last segment of a log may be empty
+		l.needNext <- l.seg.number + 1
+	}
+	return first, nil
 }
 
 // roll seals the segment and goes on in the next. The seal is on disk before

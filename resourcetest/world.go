@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,9 +59,11 @@ func newWorld(t *testing.T, f Factory, open func(*testing.T) *Database) *world {
 	t.Cleanup(cancel)
 	w := &world{T: t, f: f, db: open(t), ctx: ctx}
 	w.outside("create table account (id integer primary key, balance integer not null, check (balance >= 0))")
+	var rows []string
 	for id := 1; id <= accounts; id++ {
-		w.outside(fmt.Sprintf("insert into account values (%d, %d)", id, balance))
+		rows = append(rows, fmt.Sprintf("(%d, %d)", id, balance))
 	}
+	w.outside("insert into account values " + strings.Join(rows, ", "))
 	return w
 }
 

@@ -137,7 +137,7 @@ func (x *examination) session(ctx context.Context, l lastresource.Line) error {
 	if err != nil {
 		return err
 	}
-	if locking == "exclusive" {
+	if locking == "exclusive" && !x.memory { // memory says so, and does not mean it
 		x.add(troth.FindingFatal, subjectLocking, locking, "recovery needs a second session", "PRAGMA locking_mode = NORMAL")
 	}
 	queryOnly, err := l.Int(ctx, "PRAGMA query_only")

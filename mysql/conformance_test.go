@@ -10,24 +10,24 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	for kind, params := range dsnKinds {
-		t.Run(kind, func(t *testing.T) {
+	for name, kind := range kinds {
+		t.Run(name, func(t *testing.T) {
 			resourcetest.Run(t, resourcetest.Factory{
 				Can: troth.CanPrepare | troth.CanDecide,
 				Open: func(t *testing.T) *resourcetest.Database {
-					dsn := withParams(dbtest.SharedMariaDB(t, calmServer).NewDatabase(t), params)
+					dsn := withParams(sharedServer(t, kind.logBin).NewDatabase(t), kind.params)
 					return &resourcetest.Database{Resource: opener(dsn), Outside: openDB(t, dsn)}
 				},
 				OpenServer: func(t *testing.T) *resourcetest.Database {
-					server := newServer(t, false)
-					dsn := withParams(server.NewDatabase(t), params)
+					server := newServer(t, kind.logBin)
+					dsn := withParams(server.NewDatabase(t), kind.params)
 					return &resourcetest.Database{
 						Resource: opener(dsn), Outside: openDB(t, dsn),
 						Crash: func(t *testing.T) { crash(t, server) },
 					}
 				},
 				OpenCut: func(t *testing.T) *resourcetest.Database {
-					dsn := withParams(dbtest.SharedMariaDB(t, calmServer).NewDatabase(t), params)
+					dsn := withParams(sharedServer(t, kind.logBin).NewDatabase(t), kind.params)
 					proxy, proxied := throughProxy(t, dsn)
 					return &resourcetest.Database{
 						Resource: opener(proxied), Outside: openDB(t, dsn),
@@ -42,13 +42,13 @@ func TestConformance(t *testing.T) {
 				Statements: func(t *testing.T, b troth.Branch) resourcetest.Session {
 					return resourcetest.OnDB(b.(*branch).session.DB())
 				},
-				SQL: statementsOf(kind),
+				SQL: statementsOf(kind.params != ""),
 			})
 		})
 	}
 }
 
-func statementsOf(kind string) resourcetest.SQL {
+func statementsOf(joined bool) resourcetest.SQL {
 	s := resourcetest.SQL{
 		Slow:      "SELECT SLEEP(30)",
 		ForUpdate: " FOR UPDATE",
@@ -71,7 +71,7 @@ func statementsOf(kind string) resourcetest.SQL {
 	}
 	s.Messages.Prepare, s.Messages.Commit = []string{"XA PREPARE"}, []string{"XA COMMIT"}
 	s.Messages.Decide = []string{"ONE PHASE"}
-	if kind == "plain" { // the steps of the home's commit travel one by one
+	if !joined { // the steps of the home's commit travel one by one
 		s.Messages.Decide = []string{"troth_decision", "XA END", "ONE PHASE"}
 	}
 	return s

@@ -13,7 +13,6 @@ import (
 
 	"github.com/troth-tx/troth"
 	"github.com/troth-tx/troth/internal/cutproxy"
-	"github.com/troth-tx/troth/internal/dbtest"
 )
 
 // While the session that prepared lives, others get "unknown XID" for a branch
@@ -238,7 +237,7 @@ func TestForeignBranches(t *testing.T) {
 // of the other, and finds its witness.
 func TestTwoSchemasOfOneServer(t *testing.T) {
 	eachKind(t, func(w *world) {
-		second := newWorld(w.T, withParams(dbtest.SharedMariaDB(w.T, calmServer).NewDatabase(w.T), strings.Join(strings.SplitN(w.dsn, "?", 2)[1:], "")))
+		second := newWorld(w.T, withParams(w.server.NewDatabase(w.T), w.params))
 		for _, outcome := range []troth.Outcome{troth.Committed, troth.Aborted} {
 			b := w.prepared(second.res, 1)
 			b.Close()
@@ -360,7 +359,7 @@ func TestServerCrash(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := newServer(t, logBin)
-			w := newWorld(t, withParams(server.NewDatabase(t), dsnKinds["joined"]))
+			w := newWorld(t, withParams(server.NewDatabase(t), kinds["joined"].params))
 			commit, abort, active := w.prepared(w.res, 1), w.prepared(w.res, 2), w.begin(w.res)
 			w.must(active.add(w.ctx, 3))
 			locks := w.begin(w.res)

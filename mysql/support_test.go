@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,35 +25,76 @@ const (
 	longEnough = 30 * time.Second // for what happens soon on an idle machine
 )
 
-// Both kinds of DSN: a step at a time, and as few round trips as possible.
-var dsnKinds = map[string]string{
-	"plain":  "",
-	"joined": "multiStatements=true&interpolateParams=true",
+// kinds are what most tests run on: a step at a time, as few round trips as
+// possible, and the same on a server with a binary log, which prepares in another
+// way.
+var kinds = map[string]struct {
+	params string
+	logBin bool
+}{
+	"plain":      {},
+	"joined":     {params: "multiStatements=true&interpolateParams=true"},
+	"binary log": {params: "multiStatements=true&interpolateParams=true", logBin: true},
 }
 
-// Servers of this package's tests, by their index for dbtest.
-const (
-	calmServer   = 0 // shared by parallel tests
-	killedServer = 1 // killed by tests that are not parallel
-)
+// logged is the server with a binary log that tests share while any of them runs.
+var logged struct {
+	mu     sync.Mutex
+	server *dbtest.MariaDB
+	users  int
+}
+
+func sharedServer(t *testing.T, logBin bool) *dbtest.MariaDB {
+	t.Helper()
+	if !logBin {
+		return dbtest.SharedMariaDB(t, 0)
+	}
+	logged.mu.Lock()
+	defer logged.mu.Unlock()
+	if logged.server == nil {
+		server, err := dbtest.StartMariaDB(t.Context(), dbtest.MariaDBConfig{LogBin: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		logged.server = server
+	}
+	logged.users++
+	t.Cleanup(func() {
+		logged.mu.Lock()
+		defer logged.mu.Unlock()
+		if logged.users--; logged.users > 0 {
+			return
+		}
+		if err := logged.server.Close(); err != nil {
+			t.Errorf("close server: %v", err)
+		}
+		logged.server = nil
+	})
+	return logged.server
+}
 
 // world is a schema with a table t(id, v) of rows 1 to 9, v = 0, and a resource.
 type world struct {
 	*testing.T
 	ctx     context.Context //nolint:containedctx // the test's own
+	server  *dbtest.MariaDB
+	params  string
 	dsn     string
 	outside *sql.DB // an administrator's
 	pool    *sql.DB // the resource's
 	res     *Resource
 }
 
-// eachKind runs a test once for each kind of DSN, on a shared server.
+// eachKind runs a test once for each kind, on a shared server.
 func eachKind(t *testing.T, f func(w *world)) {
 	t.Parallel()
-	for kind, params := range dsnKinds {
-		t.Run(kind, func(t *testing.T) {
+	for name, kind := range kinds {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f(newWorld(t, withParams(dbtest.SharedMariaDB(t, calmServer).NewDatabase(t), params)))
+			server := sharedServer(t, kind.logBin)
+			w := newWorld(t, withParams(server.NewDatabase(t), kind.params))
+			w.server, w.params = server, kind.params
+			f(w)
 		})
 	}
 }

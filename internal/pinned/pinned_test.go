@@ -969,3 +969,31 @@ func TestAllocations(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// The MySQL driver's values lie in its read buffer, which the next packet overwrites.
+func TestBufferedValuesAreCopies(t *testing.T) {
+	t.Parallel()
+	w := setup(t, engineMySQL)
+	rows, err := w.db.Query("WITH RECURSIVE c AS (SELECT 1 x UNION ALL SELECT x+1 FROM c WHERE x < 900) " +
+		"SELECT x, concat(x, repeat('.', 500)) FROM c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	w.must(w.db, "UPDATE a SET v = 'y'")
+	n := 0
+	for rows.Next() {
+		n++
+		var id int
+		var v string
+		if err := rows.Scan(&id, &v); err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprint(n, strings.Repeat(".", 500)); id != n || v != want {
+			t.Fatalf("row %d: %d %.10s", n, id, v)
+		}
+	}
+	if n != 900 || rows.Err() != nil {
+		t.Fatalf("%d rows, %v", n, rows.Err())
+	}
+}

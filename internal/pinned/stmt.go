@@ -17,13 +17,18 @@ type stmt struct {
 // A convertingStmt is a stmt of a driver with a ColumnConverter.
 type convertingStmt struct {
 	*stmt
-	driver.ColumnConverter //nolint:staticcheck // older drivers
+	columns driver.ColumnConverter //nolint:staticcheck // older drivers
+}
+
+func (st convertingStmt) ColumnConverter(i int) driver.ValueConverter {
+	return st.columns.ColumnConverter(i)
 }
 
 var (
 	_ driver.StmtExecContext   = (*stmt)(nil)
 	_ driver.StmtQueryContext  = (*stmt)(nil)
 	_ driver.NamedValueChecker = (*stmt)(nil)
+	_ driver.ColumnConverter   = convertingStmt{} //nolint:staticcheck // older drivers
 )
 
 // PrepareContext begins the branch if need be: an error of a prepared text

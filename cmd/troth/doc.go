@@ -1,0 +1,48 @@
+// Command troth looks after the transactions that package troth runs: it checks
+// databases, shows what is in doubt and why, and ends it.
+//
+// Run "troth help" for the commands and "troth help config" for how databases
+// are named. This page is the contract for programs that read its output.
+//
+// # Exit codes
+//
+//	0  ok
+//	1  error
+//	2  usage: a flag, an argument, an environment variable or the configuration file
+//	3  attention: doctor found warnings or worse; a branch of the domain is in doubt,
+//	   or was left in doubt; a transaction is not decided yet
+//	4  a database or the register could not be asked, and nothing above says more
+//	5  there is no record of the transaction
+//
+// # JSON
+//
+// With -o json each command writes one object to the standard output, and an error
+// writes {"error": text, "exit_code": number} to the standard error. Fields are
+// added, never renamed. Durations are numbers of seconds, times are RFC 3339 in
+// UTC; what is not known is null, and a list is never null.
+//
+//	doctor    resources[]{resource address status error findings[]} register across[] summary{}
+//	          status is checked, failed or unreachable; findings[] and across[] are
+//	          {severity subject found why fix}; severity is ok, note, warning or fatal;
+//	          register is like one of resources[], null if decisions are in these;
+//	          summary is {resources unreachable failed fatal warnings notes}
+//	indoubt   branches[] unreachable[]
+//	tx show   transaction domain begun outcome place{resource identity} record{at branches[]}
+//	          branches[] heuristic[] verdict unreachable[]
+//	tx why    as tx show
+//	tx wait   transaction outcome waited_seconds
+//	recover   ended left branches[] errors[] unreachable[]
+//	resolve   transaction want force ended branches[]
+//	version   version revision modified time go os arch
+//
+// where
+//
+//	branches[]     {resource ours transaction branch domain name begun age_seconds owner database
+//	               place{resource identity} decision verdict blocked[]{session query waiting_seconds}}
+//	               of prepared branches; decision is commit, abort, none or unknown
+//	record         {at branches[]{resource branch}} of the stored commit, if there is one
+//	heuristic[]    {resource name ended evidence}
+//	unreachable[]  {resource error}; the resource is empty for the register and for a decision
+//	               that could not be read
+//	outcome        is committed, aborted, undecided, or unknown if somebody could not be asked
+package main

@@ -250,7 +250,7 @@ func (w *world) must(err error) {
 func (w *world) wantClean(pool Session, id int) {
 	w.Helper()
 	before := w.balance(id)
-	ctx, cancel := context.WithTimeout(w.ctx, patience)
+	ctx, cancel := context.WithTimeout(w.ctx, patience/2)
 	defer cancel()
 	w.must(add(ctx, pool, id, 1))
 	w.wantBalance(id, before+1)

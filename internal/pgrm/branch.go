@@ -261,8 +261,9 @@ func (b *Branch) sendPrepare(ctx context.Context) (a Answer, proof bool, err err
 // refuse votes rollback, and sees to it that it is true.
 func (b *Branch) refuse(ctx context.Context, why error) (troth.Vote, error) {
 	op := "prepare"
-	if b.phase == phaseUnsure && !b.blind {
-		b.phase = phaseWork // refused: nothing is prepared
+	if b.phase == phaseUnsure && (!b.blind || SQLState(why) == codeDuplicateGID) {
+		// Refused: nothing is prepared. A branch that has our name is another's.
+		b.phase = phaseWork
 	}
 	if err := b.Rollback(context.WithoutCancel(ctx)); err != nil {
 		return troth.VoteUnknown, errors.Join(b.fail(op, why), err)

@@ -145,7 +145,7 @@ func testExpire(t *testing.T, b *bench) {
 
 func testExpireBatches(t *testing.T, b *bench) {
 	reg := b.open()
-	const n = 700
+	const n = 520 // more than a batch
 	for range n {
 		b.decide(reg, abort(oldGID()), troth.Aborted)
 	}

@@ -202,15 +202,7 @@ func TestStrangeSessionDefaults(t *testing.T) {
 				}
 			}
 			mustLookup(t, openTable(t, e, db, Options{}), gid, troth.Committed)
-			registertest.Run(t, registertest.Factory{
-				New: func(t *testing.T) func(*testing.T) troth.Register {
-					db := e.new(t)
-					return func(t *testing.T) troth.Register {
-						return newTable(t, e, db, Options{Floor: true, FloorSettle: time.Nanosecond})
-					}
-				},
-				SharedByDomains: true, Floor: true,
-			})
+			contend(t, openTable(t, e, db, Options{Floor: true}), table, 10)
 		})
 	}
 }

@@ -200,22 +200,28 @@ func TestBothHearTheSame(t *testing.T) {
 		if one.Identity() != two.Identity() {
 			t.Fatalf("identities %s and %s of one database", one.Identity(), two.Identity())
 		}
-		for range 40 {
-			gid := newGID()
-			var wg sync.WaitGroup
-			var a, b answer
-			wg.Go(func() { a.outcome, a.err = one.Decide(t.Context(), abort(gid)) })
-			wg.Go(func() { b.outcome, b.err = two.Decide(t.Context(), commit(gid)) })
-			wg.Wait()
-			if err := errors.Join(a.err, b.err); err != nil {
-				t.Fatal(err)
-			}
-			if a.outcome != b.outcome || a.outcome == troth.Undecided {
-				t.Fatalf("one heard %v, the other %v", a.outcome, b.outcome)
-			}
-			mustLookup(t, one, gid, a.outcome)
-		}
+		contend(t, one, two, 40)
 	})
+}
+
+// contend has two tables decide n transactions at once, one each way.
+func contend(t *testing.T, one, two *Table, n int) {
+	t.Helper()
+	for range n {
+		gid := newGID()
+		var wg sync.WaitGroup
+		var a, b answer
+		wg.Go(func() { a.outcome, a.err = one.Decide(t.Context(), abort(gid)) })
+		wg.Go(func() { b.outcome, b.err = two.Decide(t.Context(), commit(gid)) })
+		wg.Wait()
+		if err := errors.Join(a.err, b.err); err != nil {
+			t.Fatal(err)
+		}
+		if a.outcome != b.outcome || a.outcome == troth.Undecided {
+			t.Fatalf("one heard %v, the other %v", a.outcome, b.outcome)
+		}
+		mustLookup(t, one, gid, a.outcome)
+	}
 }
 
 // Housekeeping must not wait for a home that is open, nor the home for it.

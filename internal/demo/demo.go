@@ -43,6 +43,9 @@ func run(ctx context.Context, cfg Config, tamper func(ctx context.Context, w *wo
 	s.title("troth: one transaction over several databases, whatever is killed")
 	s.say("Starting throw-away servers in temporary directories, on free ports ...")
 	if s.world, err = newWorld(ctx); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("interrupted while the databases started: %w", context.Cause(ctx))
+		}
 		return fmt.Errorf("start the databases: %w", err)
 	}
 	defer s.world.close()
@@ -61,8 +64,8 @@ func run(ctx context.Context, cfg Config, tamper func(ctx context.Context, w *wo
 	} {
 		s.title(fmt.Sprintf("%d. %s", i+1, act.title))
 		if err := act.play(ctx); err != nil {
-			if cause := context.Cause(ctx); cause != nil {
-				return fmt.Errorf("interrupted in part %d: %w", i+1, cause)
+			if ctx.Err() != nil {
+				return fmt.Errorf("interrupted in part %d: %w", i+1, context.Cause(ctx))
 			}
 			s.bad(err.Error())
 			return fmt.Errorf("part %d, %q: %w", i+1, act.title, err)

@@ -340,7 +340,7 @@ func (b *Branch) rollbackUnsure(ctx context.Context) error {
 		}
 	}
 	_ = b.s.Release(true) // it is of no more use
-	if err := b.core.rollbackLate(ctx, b.xid, b.back); err != nil {
+	if err := b.core.rollbackLate(ctx, b.xid, b.xact, b.back); err != nil {
 		return b.fail("rollback", err)
 	}
 	b.phase = phaseEnded

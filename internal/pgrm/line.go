@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync/atomic"
 
 	"github.com/jackc/pgx/v5"
@@ -159,15 +160,26 @@ func (l *driverLine) Round(ctx context.Context, statements ...string) (Answer, e
 		statements = []string{join(statements)}
 	}
 	for _, s := range statements {
-		rows, err := l.conn.QueryContext(ctx, s, nil)
-		if err == nil {
-			err = drain(rows, &a)
-		}
-		if err != nil {
+		if err := l.one(ctx, s, &a); err != nil {
 			return a, err
 		}
 	}
 	return a, nil
+}
+
+// one sends one text. What returns no rows goes by Exec, for which drivers use the
+// simple protocol if there are no arguments: a Query of theirs may prepare each
+// text, and the names of branches would fill their cache.
+func (l *driverLine) one(ctx context.Context, s string, a *Answer) error {
+	if e, ok := l.conn.(driver.ExecerContext); ok && !l.multi && !strings.HasPrefix(s, "SELECT") {
+		_, err := e.ExecContext(ctx, s, nil)
+		return err
+	}
+	rows, err := l.conn.QueryContext(ctx, s, nil)
+	if err != nil {
+		return err
+	}
+	return drain(rows, a)
 }
 
 func (*driverLine) Status() byte { return 0 }

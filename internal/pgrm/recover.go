@@ -221,10 +221,10 @@ WHERE pid <> pg_backend_pid() AND usename = current_user AND datname = current_d
 
 // rollbackLate rolls back a branch whose PREPARE may still be under way (the late
 // PREPARE: a server does not notice that its client is gone while it works). It
-// first ends the process that works on it. Where the driver does not show the
-// process, and the server has not read the request yet, the gap stays open for
+// first ends the process that works on it. Where neither the driver
+// shows the process nor the transaction's number is known, and the server has not read the request yet, the gap stays open for
 // that moment: the next scans then find the branch, undecided, and roll it back.
-func (c *Core) rollbackLate(ctx context.Context, xid troth.XID, b backend) error {
+func (c *Core) rollbackLate(ctx context.Context, xid troth.XID, xact string, b backend) error {
 	return c.Do(ctx, func(ctx context.Context, conn *sql.Conn) error {
 		if err := notStandby(ctx, conn); err != nil {
 			return err
@@ -232,8 +232,12 @@ func (c *Core) rollbackLate(ctx context.Context, xid troth.XID, b backend) error
 		// What travelled with PREPARE shows its text.
 		condition := "position(" + quote(xid.String()) + " in query) > 0 AND state <> 'idle'"
 		if b.pid != 0 {
-			condition = "(" + condition + " OR " + b.condition() + ")"
+			condition += " OR " + b.condition()
 		}
+		if xact != "" {
+			condition += " OR backend_xid = " + quote(xact) + "::xid8::xid"
+		}
+		condition = "(" + condition + ")"
 		if err := terminate(ctx, conn, condition); err != nil {
 			return err
 		}

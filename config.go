@@ -50,7 +50,9 @@ type Config struct {
 	Grace time.Duration
 
 	// KeepDecisions is how long the record of a finished commit stays readable by
-	// [Manager.Outcome] in any process. Defaults to 1 minute. Negative: not at all.
+	// [Manager.Outcome] in any process. Defaults to 1 minute. Negative: not at all;
+	// a recovering process that is slower than the transaction may then leave a record
+	// that calls a finished transaction aborted, though no branch follows it.
 	KeepDecisions time.Duration
 
 	// LifeMax is the longest life of a transaction, which the databases enforce on

@@ -158,8 +158,9 @@ func (m *Manager) registerOpen() bool {
 }
 
 // Run runs f in a new transaction: a nil error commits it, an error or a panic
-// rolls it back. f's context carries the transaction's deadline. The error is
-// that of [Tx.Commit], or a *[TxError] with ErrRolledBack and the error of f.
+// rolls it back. f's context carries the transaction's deadline. f need not end the
+// transaction itself; if it does, that is what happened. The error is that of
+// [Tx.Commit], or a *[TxError] with ErrRolledBack and the error of f.
 func (m *Manager) Run(ctx context.Context, f func(ctx context.Context, tx *Tx) error, opts ...TxOption) error {
 	if f == nil {
 		return errors.New("troth: Run: the function is nil")
@@ -181,7 +182,12 @@ func (m *Manager) Run(ctx context.Context, f func(ctx context.Context, tx *Tx) e
 	if err != nil {
 		return tx.abort(context.WithoutCancel(ctx), err)
 	}
-	return tx.Commit(ctx)
+	err = tx.Commit(ctx)
+	if errors.Is(err, ErrClosed) { // f ended the transaction itself
+		tx.await(ctx)
+		return tx.err()
+	}
+	return err
 }
 
 // Begin begins a transaction. The caller must end it with Commit or Rollback; at

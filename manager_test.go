@@ -437,6 +437,30 @@ func TestEndedTransaction(t *testing.T) {
 	wantErr(t, s.a.work(t.Context(), tx), ErrClosed)
 }
 
+// What f did itself is what Run tells.
+func TestRunWhenTheFunctionEndsTheTransaction(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	err := s.m.Run(t.Context(), func(ctx context.Context, tx *Tx) error {
+		return errors.Join(s.a.work(ctx, tx), tx.Commit(ctx))
+	})
+	if err != nil {
+		t.Errorf("f committed: %v", err)
+	}
+	err = s.m.Run(t.Context(), func(ctx context.Context, tx *Tx) error {
+		return errors.Join(s.a.work(ctx, tx), tx.Rollback(ctx))
+	})
+	wantErr(t, err, ErrRolledBack)
+	boom := errors.New("boom")
+	err = s.m.Run(t.Context(), func(ctx context.Context, tx *Tx) error {
+		return errors.Join(s.a.work(ctx, tx), tx.Commit(ctx), boom)
+	})
+	wantErr(t, err, boom)
+	if errors.Is(err, ErrRolledBack) {
+		t.Errorf("f committed and then failed: %v", err)
+	}
+}
+
 func TestClose(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)

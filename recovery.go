@@ -146,15 +146,25 @@ func (p *pass) resource(ctx context.Context, r Resource) {
 	if len(waiting) == 0 {
 		return
 	}
+	asked := time.Now()
 	again, err := p.list(ctx, r)
 	if err != nil {
 		return
 	}
 	for _, b := range again {
-		if _, ok := waiting[b.Native]; ok {
+		if _, ok := waiting[b.Native]; ok && p.fresh(asked) {
 			p.presumeAbort(ctx, r, b)
 		}
 	}
+}
+
+// fresh reports whether what was listed is recent enough to act on. A pass that
+// slept for longer than records are kept might find that the transaction committed
+// and was forgotten meanwhile, and would leave a wrong record of an abort, which no
+// branch would follow but Outcome would tell.
+func (p *pass) fresh(asked time.Time) bool {
+	keep := p.mgr.cfg.KeepDecisions
+	return keep < 0 || time.Since(asked) < keep/2
 }
 
 // list returns the prepared branches that this pass is to look after: of our
@@ -205,7 +215,7 @@ func (p *pass) lookup(ctx context.Context, b Prepared) (Outcome, error) {
 // pass first saw it.
 func (p *pass) graceOver(r Resource, b Prepared) bool {
 	grace := p.mgr.cfg.Grace
-	if grace < 0 {
+	if grace < 0 || p.mgr.gaveUp(b.XID.GID) {
 		return true
 	}
 	age := b.Age
@@ -217,6 +227,14 @@ func (p *pass) graceOver(r Resource, b Prepared) bool {
 	}
 	p.mgr.nudgeAfter(grace - age)
 	return false
+}
+
+// gaveUp reports whether this process itself rolled the transaction back: nobody
+// is about to decide it.
+func (m *Manager) gaveUp(gid GID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.recent.outcomes[gid] == Aborted
 }
 
 // firstSeen is when a pass first saw a branch. Only passes call it, one at a time

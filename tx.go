@@ -218,15 +218,25 @@ func (tx *Tx) Rollback(ctx context.Context) error {
 	return nil
 }
 
-// abort rolls back because of err, and returns what to tell the caller.
+// abort rolls back because of err, and returns what to tell the caller. If the
+// transaction is being ended already, by its deadline or by the program, err is
+// told together with how that went.
 func (tx *Tx) abort(ctx context.Context, err error) error {
-	if !tx.claim() {
-		return tx.endedErr()
+	if tx.claim() {
+		tx.addCause(err)
+		go tx.drive(ctx, event{kind: evRollback})
+		tx.await(ctx)
+		return tx.err()
 	}
-	tx.addCause(err)
-	go tx.drive(ctx, event{kind: evRollback})
 	tx.await(ctx)
-	return tx.err()
+	switch ended := tx.err(); {
+	case ended == nil:
+		return fmt.Errorf("troth: transaction %s is committed, but then: %w", tx.gid, err)
+	case errors.Is(ended, err):
+		return ended
+	default:
+		return errors.Join(ended, err)
+	}
 }
 
 // claim makes the caller the one who ends the transaction.

@@ -121,7 +121,7 @@ func (mysql) deleteFrom(table string) string {
 
 func (mysql) exists(err error) bool { return numberIn(err, 1062) }
 
-// again: 1213 is a deadlock, which several recoverers that wait for one home
+// again: 1213 is a deadlock, which several recoverers that wait for one home can
 // make when it rolls back; 1020 is MariaDB's innodb_snapshot_isolation.
 func (mysql) again(err error) bool { return numberIn(err, 1213, 1020) }
 

@@ -222,6 +222,10 @@ func TestWrongFiles(t *testing.T) {
 	foreign := header{identity: "zzzzzzzz", number: 4, size: 1024, written: headerSize + 24}
 	foreignBytes := append(foreign.encode(), finishFrame(newFrame(), foreign.seed(), 1, 4)...)
 	foreignBytes = append(foreignBytes, make([]byte, 1024-len(foreignBytes))...)
+	empty := func(identity string, number uint32) []byte {
+		h := header{identity: identity, number: number, size: 1024, written: headerSize}
+		return append(h.encode(), make([]byte, 1024-headerSize)...)
+	}
 	newer := slices.Clone(p.files[segmentName(2)])
 	newer[8] = version + 1
 
@@ -234,7 +238,9 @@ func TestWrongFiles(t *testing.T) {
 		"segment of a newer version":     p.with(segmentName(2), newer),
 		"segment that is none":           p.with(segmentName(4), []byte("hello")),
 		"copy of a segment as the next":  p.with(segmentName(3), p.files[segmentName(2)]),
-		"an empty segment too many":      p.with(segmentName(4), p.files[segmentName(3)]),
+		"an empty segment too many":      p.with(segmentName(4), empty("0123abcd", 4)),
+		"empty segment of another log":   p.with(segmentName(3), empty("zzzzzzzz", 3)),
+		"wrong number in a segment":      p.with(segmentName(3), empty("0123abcd", 4)),
 		"segment in use from the future": p.with(segmentName(7), p.files[segmentName(2)]),
 	} {
 		if got, err := p.open(t, files); err == nil {
@@ -244,6 +250,35 @@ func TestWrongFiles(t *testing.T) {
 	p.requireAll(t, "next segment missing", without(segmentName(3)))
 	p.requireAll(t, "files of others", p.with("README", []byte("hello")))
 	p.requireAll(t, "unfinished segment", p.with("0000000004.tmp", []byte("hello")))
+}
+
+// The segment that Open writes was whole before it got its name: nothing in it can
+// be torn, not even its end.
+func TestRebuiltSegmentIsNeverTorn(t *testing.T) {
+	t.Parallel()
+	fs := newMemFiles()
+	l := openMem(t, fs, small())
+	var p picture
+	for n := range 30 {
+		decide(t, l, commitNo(n), troth.Committed)
+		p.want = append(p.want, gidNo(n))
+	}
+	closeLog(t, l)
+	s := must(load(fs))
+	seg := must(rebuild(fs, s, small()))
+	name := segmentName(seg.number)
+	b := fs.get(name)
+	if c := must(readSegment(name, b, true)); len(c.frames) < 3 || seg.off != c.written {
+		t.Fatalf("%d frames, written %d of %d bytes", len(c.frames), c.written, seg.off)
+	}
+	p.requireAll(t, "untouched", map[string][]byte{name: b})
+	for from := headerSize; from < int(seg.off); from += wordSize {
+		damaged := slices.Clone(b)
+		clear(damaged[from:])
+		if got, err := p.open(t, map[string][]byte{name: damaged}); err == nil {
+			t.Fatalf("zeros from byte %d on: opened with %d decisions", from, len(got))
+		}
+	}
 }
 
 // A write that was torn at any word, or lost any sector, is cut, kept for people,

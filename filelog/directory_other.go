@@ -5,7 +5,6 @@ package filelog
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"runtime"
 )
@@ -14,6 +13,6 @@ func openDirectory(string, settings) (osFiles, []string, error) {
 	return osFiles{}, nil, fmt.Errorf("filelog: %w on %s, which has no flock: use sqlregister or the home participant", errors.ErrUnsupported, runtime.GOOS)
 }
 
-func linkCount(fs.FileInfo) uint64 { return 1 }
+func linkCount(*os.File) (uint64, error) { return 1, nil }
 
 func datasync(f *os.File) error { return f.Sync() }

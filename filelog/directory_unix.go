@@ -121,11 +121,13 @@ func sameDirectory(root *os.Root, dir *os.File) error {
 	return nil
 }
 
-func linkCount(info fs.FileInfo) uint64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return uint64(st.Nlink)
+// linkCount returns how many names a file has.
+func linkCount(f *os.File) (uint64, error) {
+	var st syscall.Stat_t
+	if err := ignoringEINTR(func() error { return syscall.Fstat(int(f.Fd()), &st) }); err != nil {
+		return 0, os.NewSyscallError("fstat", err)
 	}
-	return 1
+	return uint64(st.Nlink), nil
 }
 
 func ignoringEINTR(f func() error) error {

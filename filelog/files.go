@@ -97,11 +97,9 @@ func (f osFile) Sync() error {
 	if err := datasync(f.File); err != nil {
 		return err
 	}
-	info, err := f.Stat()
-	if err != nil {
+	if n, err := linkCount(f.File); err != nil {
 		return err
-	}
-	if linkCount(info) == 0 {
+	} else if n == 0 {
 		return &fs.PathError{Op: "sync", Path: f.Name(), Err: errRemoved}
 	}
 	return nil

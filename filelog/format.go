@@ -126,9 +126,10 @@ func decodeHeader(b []byte) (header, error) {
 
 // seed begins the checksums of a segment's frames.
 func (h header) seed() uint32 {
-	b := append([]byte(h.identity), make([]byte, 8)...)
-	binary.LittleEndian.PutUint64(b[len(h.identity):], uint64(h.number))
-	return crc32.Checksum(b, castagnoli)
+	var b [16]byte
+	copy(b[:8], h.identity)
+	binary.LittleEndian.PutUint64(b[8:], uint64(h.number))
+	return crc32.Checksum(b[:], castagnoli)
 }
 
 // A frame is one batch of entries.

@@ -139,8 +139,7 @@ func (l *loader) fits(c *segmentContent, name string, number uint32) error {
 		return corrupt("the segment is empty, but it is not the last")
 	case len(above.frames) == 0:
 		return nil
-	case !c.sealed:
-		return corrupt("the segment has no seal, but later segments hold frames")
+	// Here c is sealed: readSegment has seen to it.
 	case c.frames[len(c.frames)-1].sequence+1 != above.frames[0].sequence:
 		return corrupt("the segment ends with frame %d and the next begins with %d", c.frames[len(c.frames)-1].sequence, above.frames[0].sequence)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,10 +17,6 @@ import (
 	"github.com/troth-tx/troth"
 	"github.com/troth-tx/troth/registertest"
 )
-
-// childVariable makes the test binary a program that decides until it is killed,
-// in the log that the variable names.
-const childVariable = "TROTH_FILELOG_CHILD"
 
 // background outlives a test's own context.
 var background = context.Background()
@@ -374,6 +371,66 @@ func TestConcurrentCommitters(t *testing.T) {
 			lookup(t, l, gidNo(c/2*each+n), want)
 		}
 	}
+}
+
+// Records are forgotten while they are being copied to a newer segment.
+func TestForgetDuringCopy(t *testing.T) {
+	t.Parallel()
+	fs, w := newMemFiles(), newLedger()
+	l := openMem(t, fs, small())
+	fs.mu.Lock()
+	fs.fail = func(op string) error { // called by the writer, among others, in the middle of a batch
+		var gids []troth.GID
+		l.mu.Lock()
+		if r := l.index.oldest(); r != nil && op == "sync" && len(l.index.commits) > 20 {
+			gids = []troth.GID{r.gid}
+		}
+		l.mu.Unlock()
+		w.note(w.forgotten, gids...)
+		return l.Forget(background, gids)
+	}
+	fs.mu.Unlock()
+	if err := w.run(l, 200); err != nil {
+		t.Fatal(err)
+	}
+	fs.mu.Lock()
+	fs.fail = nil
+	fs.mu.Unlock()
+	before := len(committed(t, l))
+	if before > 25 {
+		t.Errorf("%d records are live", before)
+	}
+	closeLog(t, l)
+	w.check(t, "reopened", fs)
+	l = openMem(t, fs, small())
+	if after := len(committed(t, l)); after != before {
+		t.Errorf("%d records after reopening, %d before", after, before)
+	}
+}
+
+// On a slow disk the writer waits for the callers that it just released, so that
+// they share one sync and not two that take turns. In virtual time.
+func TestGathering(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := openMem(t, newMemFiles(), small(WithSyncDelay(time.Millisecond), WithSegmentSize(1<<20)))
+		const callers, rounds = 8, 50
+		var wg sync.WaitGroup
+		for c := range callers {
+			wg.Go(func() {
+				for n := range rounds {
+					time.Sleep(20 * time.Microsecond * time.Duration(c%3)) // not all come back at once
+					if _, err := l.Decide(background, commitNo(c*rounds+n)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if got := l.syncs.Load(); got > rounds+10 {
+			t.Errorf("%d syncs for %d rounds", got, rounds)
+		}
+	})
 }
 
 // 10^5 decisions that are forgotten, among some that stay, take constant space.

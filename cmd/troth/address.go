@@ -42,6 +42,8 @@ type address struct {
 // written may be a password in the wrong place.
 var errAddress = errors.New("not an address that troth knows: write postgres://user@host:5432/db, mysql://user@host:3306/db or sqlite:/path/to/file (see: troth help config)")
 
+var errParameters = errors.New("the parameters after ? cannot be read: percent-encode special characters (% is %25, & is %26)")
+
 // parseAddress reads the address of a database. It touches neither network nor
 // disk.
 func parseAddress(text string) (address, error) {
@@ -60,12 +62,16 @@ func parseAddress(text string) (address, error) {
 	return address{}, errAddress
 }
 
+var errSpecial = errors.New("the address cannot be read as a URL: percent-encode special characters in user and password (@ is %40, / is %2F, : is %3A, # is %23, ? is %3F)")
+
 // parseURL is url.Parse with an error that does not repeat the URL.
 func parseURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil:
-		return nil, errors.New("the address cannot be read as a URL: percent-encode special characters in user and password (@ is %40, / is %2F, : is %3A, # is %23)")
+		return nil, errSpecial
+	case u.User == nil && strings.Contains(u.Path+u.RawQuery, "@"):
+		return nil, errSpecial // a password of digits with a / or ? in it: its first part was taken for the port
 	case u.Opaque != "":
 		return nil, fmt.Errorf("the address lacks its slashes: write %s://user@host/db", u.Scheme)
 	case u.Fragment != "":
@@ -112,7 +118,10 @@ func parseMySQL(text string) (address, error) {
 	if err != nil {
 		return address{}, err
 	}
-	params := u.Query()
+	params, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return address{}, errParameters
+	}
 	network, addr := "tcp", ""
 	switch socket := params.Get("socket"); {
 	case socket == "" && u.Host == "":
@@ -142,7 +151,10 @@ func parseMySQL(text string) (address, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = connectTimeout
 	}
-	shown := url.URL{Scheme: u.Scheme, User: url.User(cfg.User), Path: "/" + cfg.DBName}
+	shown := url.URL{Scheme: u.Scheme, Path: "/" + cfg.DBName}
+	if cfg.User != "" {
+		shown.User = url.User(cfg.User)
+	}
 	if network == "unix" {
 		shown.RawQuery = "socket=" + addr
 	} else {
@@ -167,7 +179,7 @@ func parseSQLite(text string) (address, error) {
 	}
 	params, err := url.ParseQuery(query)
 	if err != nil {
-		return address{}, errors.New("the parameters after ? cannot be read: percent-encode special characters")
+		return address{}, errParameters
 	}
 	if path, err = filepath.Abs(path); err != nil {
 		return address{}, err

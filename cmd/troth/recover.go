@@ -155,7 +155,7 @@ func (a *app) failures(err error, troubles []trouble) []string {
 
 // flatten takes joined errors apart.
 func flatten(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // only what was joined at the top
+	joined, ok := err.(interface{ Unwrap() []error })
 	switch {
 	case err == nil:
 		return nil

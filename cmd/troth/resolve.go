@@ -25,7 +25,10 @@ Both are refused if the register holds the opposite.
 was destroyed), and locks must go. It ends the branches although nobody knows what
 was decided: a heuristic decision. If another branch went the other way, the
 databases disagree from then on, and a person must repair the data. Where the
-decision can be read, --force changes nothing.`
+decision can be read, --force changes nothing.
+
+Exit code 4: the branches shown are ended, and a database that was not asked may
+hold more.`
 
 func newResolveCommand(a *app) *cobra.Command {
 	var force, yes bool
@@ -117,6 +120,9 @@ func (a *app) resolved(s settings, st story, word string, force bool, ended int,
 		p := newPage(a.out)
 		p.line(fmt.Sprintf("ended %s", count(ended, "branch", "branches")))
 		outErr = p.end()
+	}
+	if outErr == nil && ended == len(st.Branches) && st.err != nil {
+		return silently(exitUnreachable) // all that is known of is ended; who was not asked is said
 	}
 	return errors.Join(err, outErr)
 }

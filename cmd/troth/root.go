@@ -75,13 +75,14 @@ file. Special characters are percent-encoded: @ is %40, / is %2F, : is %3A.`
 
 func newRootCommand(a *app) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "troth",
-		Short:         "look after transactions that span several databases",
-		Long:          rootLong,
-		Args:          noSuchCommand,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		SilenceErrors: true, // run reports them
-		SilenceUsage:  true,
+		Use:                        "troth",
+		Short:                      "look after transactions that span several databases",
+		Long:                       rootLong,
+		Args:                       noSuchCommand,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors:              true, // run reports them
+		SuggestionsMinimumDistance: 2,
+		SilenceUsage:               true,
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.flags.config, "config", "", "configuration `file` (default troth.yaml, or $TROTH_CONFIG)")

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"regexp"
 	"strings"
 	"time"
 
@@ -20,7 +21,7 @@ branch works as well.`
 func newTxCommand(a *app) *cobra.Command {
 	tx := &cobra.Command{
 		Use: "tx", Short: "look at one transaction: show, why, wait",
-		Long: txLong, Args: noSuchCommand,
+		Long: txLong, Args: noSuchCommand, SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	tx.AddCommand(
@@ -52,16 +53,19 @@ func newTxCommand(a *app) *cobra.Command {
 	return tx
 }
 
+// idWithin finds a transaction id in the name of a branch, whichever database
+// wrote it.
+var idWithin = regexp.MustCompile(`[a-z0-9][a-z0-9_-]{0,23}\.[0-9a-z]{26}`)
+
 // parseID reads a transaction id, or the name of a branch.
 func parseID(text string) (troth.GID, error) {
-	if xid, err := troth.ParseXID(text); err == nil {
-		return xid.GID, nil
+	if id, err := troth.ParseGID(text); err == nil {
+		return id, nil
 	}
-	id, err := troth.ParseGID(text)
-	if err != nil {
-		return "", usagef("not a transaction id: it looks like bank.06bw5a6n2hs6ccr8p5d4vyz0kt, see \"troth indoubt\"")
+	if id, err := troth.ParseGID(idWithin.FindString(text)); err == nil {
+		return id, nil
 	}
-	return id, nil
+	return "", usagef("not a transaction id: it looks like bank.06bw5a6n2hs6ccr8p5d4vyz0kt, see \"troth indoubt\"")
 }
 
 // A story is all that is known about a transaction.

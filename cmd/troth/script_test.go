@@ -249,7 +249,9 @@ func prepareBranch(ts *testscript.TestScript, address string, xid troth.XID) {
 	c, err := db.Conn(ctx)
 	ts.Check(err)
 	name := fmt.Sprintf("'%s','%s',%d", xid.GTRID(), xid.BQUAL(), troth.FormatID)
-	statements := []string{"XA START " + name, "UPDATE t SET v = v + 1 WHERE id = 1", "XA END " + name, "XA PREPARE " + name}
+	witness := fmt.Sprintf("INSERT INTO troth_witness (gid, branch, home, created_at) VALUES ('%s', %d, '%s', UTC_TIMESTAMP(6))",
+		xid.GID, xid.Branch, xid.Place)
+	statements := []string{"XA START " + name, "UPDATE t SET v = v + 1 WHERE id = 1", witness, "XA END " + name, "XA PREPARE " + name}
 	if strings.HasPrefix(address, "postgres") {
 		statements = []string{"BEGIN", "UPDATE t SET v = v + 1 WHERE id = 1", "PREPARE TRANSACTION '" + xid.String() + "'"}
 	}

@@ -18,6 +18,7 @@ var siblings = map[string][]string{
 	"pgxtx":        nil,
 	"postgres":     nil,
 	"sqlite":       nil,
+	"plainsql":     nil,
 	"sqlregister":  nil,
 	"twophase":     {"mysql", "postgres"}, // it chooses between them for its users
 }

@@ -355,8 +355,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Unlock()
 
 	for _, tx := range open {
-		if tx.claim() {
-			tx.addCause(fmt.Errorf("the Manager was closed: %w", ErrClosed))
+		if tx.seize(fmt.Errorf("the Manager was closed: %w", ErrClosed)) {
 			go tx.drive(context.WithoutCancel(ctx), event{kind: evRollback})
 		}
 	}

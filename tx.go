@@ -33,6 +33,7 @@ type Tx struct {
 	place    Place // where the decision will be, once fixed
 	fixed    bool
 	claimed  bool // somebody is ending the transaction
+	seized   bool // and it is not the program: its deadline, or the Close of the Manager
 	state    txState
 	causes   []error
 	heur     *HeuristicError
@@ -194,7 +195,11 @@ func (tx *Tx) Commit(ctx context.Context) error {
 		}
 	}
 	if !tx.claim() {
-		return tx.endedErr()
+		if err := tx.endedErr(); errors.Is(err, ErrClosed) && !errors.Is(err, ErrRolledBack) {
+			return err
+		}
+		tx.await(ctx)
+		return tx.err()
 	}
 	go tx.drive(ctx, event{kind: evCommit})
 	tx.await(ctx)
@@ -239,7 +244,7 @@ func (tx *Tx) abort(ctx context.Context, err error) error {
 	}
 }
 
-// claim makes the caller the one who ends the transaction.
+// claim makes the program the one who ends the transaction.
 func (tx *Tx) claim() bool {
 	tx.mu.Lock()
 	defer tx.mu.Unlock()
@@ -247,6 +252,19 @@ func (tx *Tx) claim() bool {
 		return false
 	}
 	tx.claimed = true
+	return true
+}
+
+// seize rolls the transaction back behind the program's back, because of err. It
+// reports whether it came first.
+func (tx *Tx) seize(err error) bool {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	if tx.claimed {
+		return false
+	}
+	tx.claimed, tx.seized = true, true
+	tx.causes = append(tx.causes, err)
 	return true
 }
 
@@ -305,8 +323,8 @@ func (tx *Tx) endedErr() error {
 }
 
 func (tx *Tx) endedErrLocked() error {
-	if err := errors.Join(tx.causes...); err != nil && (tx.state == stateAborting || tx.state == stateAborted) {
-		return &TxError{GID: tx.gid, Kind: ErrRolledBack, Err: err} // it timed out, say
+	if tx.seized {
+		return &TxError{GID: tx.gid, Kind: ErrRolledBack, Err: errors.Join(tx.causes...)}
 	}
 	return fmt.Errorf("troth: transaction %s has ended: %w", tx.gid, ErrClosed)
 }
@@ -322,10 +340,9 @@ func (tx *Tx) addCause(err error) {
 // expire rolls back a transaction whose time is up while its program is at work.
 // During a vote the deadline ends the vote itself.
 func (tx *Tx) expire() {
-	if !errors.Is(context.Cause(tx.ctx), ErrTimeout) || !tx.claim() {
+	if !errors.Is(context.Cause(tx.ctx), ErrTimeout) || !tx.seize(fmt.Errorf("%w after %v", ErrTimeout, tx.opt.timeout)) {
 		return
 	}
-	tx.addCause(fmt.Errorf("%w after %v", ErrTimeout, tx.opt.timeout))
 	tx.drive(context.Background(), event{kind: evRollback})
 }
 

@@ -31,7 +31,10 @@ func (e Evidence) Verdict() string {
 	if e.Age > 0 {
 		since = " for " + roughly(e.Age)
 	}
-	voted := fmt.Sprintf("%s voted yes and has waited%s", e.Resource, since)
+	voted := e.Resource + " voted yes"
+	if since != "" {
+		voted += " and has waited" + since
+	}
 	switch {
 	case !e.Ours && e.Owner != "":
 		return fmt.Sprintf("not troth's: prepared by another program as %s%s; troth never touches it; ask its owner", e.Owner, since)

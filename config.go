@@ -56,8 +56,9 @@ type Config struct {
 	KeepDecisions time.Duration
 
 	// LifeMax is the longest life of a transaction, which the databases enforce on
-	// idle sessions. Records of aborts are kept ten times as long. Defaults to 1
-	// hour; at least one minute.
+	// idle sessions. Commit records that a crashed process left are kept as long,
+	// records of aborts ten times as long. All processes that share a domain should
+	// agree on it. Defaults to 1 hour; at least one minute.
 	LifeMax time.Duration
 
 	// AllowUnreachable lets Open succeed although a database or the register cannot

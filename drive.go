@@ -140,7 +140,7 @@ func (d *driver) carryOut(effects []effect, events []event) []event {
 			d.report()
 		case efForget:
 			faultpoint.Hit("acks.complete")
-			d.tx.mgr.forget.add(d.placeOfDecision(), d.tx.gid)
+			d.tx.mgr.forget.add(d.placeOfDecision(), d.tx.gid, d.leaves())
 		case efPrepare:
 			d.name()
 			work = append(work, ef)
@@ -220,6 +220,17 @@ func (d *driver) placeOfDecision() Place {
 	return resourcePlace(r)
 }
 
+// leaves lists the resources in which this transaction's branches left rows.
+func (d *driver) leaves() []Forgetter {
+	var out []Forgetter
+	for i, b := range d.m.branches {
+		if f, ok := d.branches[i].res.(Forgetter); ok && b.wrote {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
 func (d *driver) xid(i int) XID {
 	return XID{GID: d.tx.gid, Place: d.place, Branch: d.branches[i].no}
 }
@@ -282,7 +293,10 @@ func (d *driver) record() Decision {
 // ask finds out what became of a decision whose answer was lost (R3). A register
 // is asked to commit again, which is idempotent. A home participant's session is
 // gone, and its work with it unless it committed: asking for abort in its table
-// waits for that session to end, and answers what is stored.
+// waits for that session to end, and answers what is stored. That is safe for
+// LifeMax only: another process might have finished the transaction and, after that
+// time, forgotten its record, so that abort would go in behind a commit. From then
+// on the table is only looked at.
 func (d *driver) ask(home int) event {
 	if d.attempt == 0 {
 		d.lostAt = time.Now()
@@ -314,6 +328,9 @@ func (d *driver) askOnce(ctx context.Context, home int) (Outcome, error) {
 	e := d.branches[home]
 	e.branch.Close() // its session must end, or the question waits for it
 	if e.res.Can()&CanDecide != 0 {
+		if time.Since(d.lostAt) > d.tx.mgr.cfg.LifeMax-time.Minute/2 {
+			return e.res.Decisions().Lookup(ctx, d.tx.gid)
+		}
 		return e.res.Decisions().Decide(ctx, Decision{GID: d.tx.gid, Outcome: Aborted})
 	}
 	if s, ok := e.branch.(Settler); ok {

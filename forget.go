@@ -2,27 +2,30 @@ package troth
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 )
 
 // A forgetter drops the records of transactions whose branches have all
 // acknowledged commit (R4), in batches, off the commit path, once they are
-// KeepDecisions old. What it does not get to before a crash, the recovery pass
-// proves again and drops.
+// KeepDecisions old; and then what the branches left to prove it. What it does not
+// get to before a crash, the recovery pass proves again and drops.
 type forgetter struct {
 	mgr *Manager
 
+	flushing sync.Mutex // held while a batch is forgotten; taken before mu
+
 	mu    sync.Mutex
-	queue map[Place]*forgetQueue
+	queue map[Place][]forgettable       // records, by register, in the order of time
+	left  map[Forgetter]map[GID]struct{} // rows that may go, their records being gone
 }
 
-// forgetQueue holds what one register may forget, in the order of time.
-type forgetQueue struct{ items []forgettable }
-
 type forgettable struct {
-	gid GID
-	at  time.Time
+	gid    GID
+	at     time.Time
+	leaves []Forgetter // the resources in which branches left rows
 }
 
 const (
@@ -33,22 +36,20 @@ const (
 	forgetMax = 1 << 20
 )
 
-func (f *forgetter) add(p Place, gid GID) {
-	if p == (Place{}) {
-		return // no record was made
+// add takes note of a finished transaction. The place is zero if it left no
+// record.
+func (f *forgetter) add(p Place, gid GID, leaves []Forgetter) {
+	if p == (Place{}) && len(leaves) == 0 {
+		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.queue == nil {
-		f.queue = make(map[Place]*forgetQueue)
+		f.queue = make(map[Place][]forgettable)
+		f.left = make(map[Forgetter]map[GID]struct{})
 	}
-	q := f.queue[p]
-	if q == nil {
-		q = &forgetQueue{}
-		f.queue[p] = q
-	}
-	if len(q.items) < forgetMax {
-		q.items = append(q.items, forgettable{gid: gid, at: time.Now()})
+	if len(f.queue[p]) < forgetMax {
+		f.queue[p] = append(f.queue[p], forgettable{gid: gid, at: time.Now(), leaves: leaves})
 	}
 }
 
@@ -60,46 +61,91 @@ func (f *forgetter) run() {
 
 // flush forgets what is old enough, or everything.
 func (f *forgetter) flush(ctx context.Context, all bool) {
+	f.flushing.Lock()
+	defer f.flushing.Unlock()
 	f.mu.Lock()
-	places := make([]Place, 0, len(f.queue))
-	for p := range f.queue {
-		places = append(places, p)
-	}
+	places := slices.Collect(maps.Keys(f.queue))
 	f.mu.Unlock()
 	for _, p := range places {
-		for f.flushBatch(ctx, p, all) {
+		for f.flushRecords(ctx, p, all) {
+		}
+	}
+	f.mu.Lock()
+	resources := slices.Collect(maps.Keys(f.left))
+	f.mu.Unlock()
+	for _, r := range resources {
+		for f.flushRows(ctx, r) {
 		}
 	}
 }
 
-// flushBatch forgets one batch at one register, and reports whether to go on.
-func (f *forgetter) flushBatch(ctx context.Context, p Place, all bool) bool {
+// flushRecords forgets one batch at one register, and reports whether to go on.
+func (f *forgetter) flushRecords(ctx context.Context, p Place, all bool) bool {
 	batch := f.due(p, all)
 	if len(batch) == 0 {
 		return false
 	}
-	r, ok := f.mgr.registerAt(p)
-	if !ok {
-		return false
+	if p != (Place{}) {
+		gids := make([]GID, len(batch))
+		for i, b := range batch {
+			gids[i] = b.gid
+		}
+		reg, ok := f.mgr.registerAt(p)
+		if !ok || !f.drop(ctx, p.String(), gids, reg.Forget) {
+			return false
+		}
 	}
-	gids := make([]GID, len(batch))
-	for i, b := range batch {
-		gids[i] = b.gid
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.queue[p] = f.queue[p][len(batch):]; len(f.queue[p]) == 0 {
+		delete(f.queue, p) // and let the array go
 	}
-	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
-	defer cancel()
-	if err := r.Forget(ctx, gids); err != nil {
-		f.mgr.cfg.Logger.DebugContext(ctx, "records not forgotten yet", "register", p.String(), "err", err)
+	for _, b := range batch {
+		for _, r := range b.leaves {
+			if f.left[r] == nil {
+				f.left[r] = make(map[GID]struct{})
+			}
+			if len(f.left[r]) < forgetMax {
+				f.left[r][b.gid] = struct{}{}
+			}
+		}
+	}
+	return len(batch) == forgetBatch
+}
+
+// flushRows drops one batch of what branches left in one resource, and reports
+// whether to go on.
+func (f *forgetter) flushRows(ctx context.Context, r Forgetter) bool {
+	f.mu.Lock()
+	gids := make([]GID, 0, min(len(f.left[r]), forgetBatch))
+	for gid := range f.left[r] {
+		if gids = append(gids, gid); len(gids) == forgetBatch {
+			break
+		}
+	}
+	f.mu.Unlock()
+	if len(gids) == 0 || !f.drop(ctx, "rows", gids, r.Forget) {
 		return false
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	q := f.queue[p]
-	q.items = q.items[len(batch):]
-	if len(q.items) == 0 {
-		q.items = nil // let the array go
+	for _, gid := range gids {
+		delete(f.left[r], gid)
 	}
-	return len(batch) == forgetBatch
+	if len(f.left[r]) == 0 {
+		delete(f.left, r)
+	}
+	return len(gids) == forgetBatch
+}
+
+func (f *forgetter) drop(ctx context.Context, what string, gids []GID, forget func(context.Context, []GID) error) bool {
+	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
+	defer cancel()
+	err := forget(ctx, gids)
+	if err != nil {
+		f.mgr.cfg.Logger.DebugContext(ctx, "not forgotten yet", "what", what, "err", err)
+	}
+	return err == nil
 }
 
 // due is the next batch that may be forgotten. Only the flushing goroutine removes
@@ -108,7 +154,7 @@ func (f *forgetter) due(p Place, all bool) []forgettable {
 	before := time.Now().Add(-max(f.mgr.cfg.KeepDecisions, 0))
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	items := f.queue[p].items
+	items := f.queue[p]
 	n := 0
 	for n < len(items) && n < forgetBatch && (all || items[n].at.Before(before)) {
 		n++

@@ -604,7 +604,7 @@ func TestRecoverWithOneDown(t *testing.T) {
 func TestForgetNeedsProof(t *testing.T) {
 	t.Parallel()
 	s := setup(t, nil)
-	old := time.Now().Add(-time.Hour)
+	old := time.Now().Add(-2 * time.Hour)
 	record := func(branch string) GID {
 		g := NewGID("bank", old)
 		s.a.tab.recs[g] = Decision{GID: g, Outcome: Committed, At: old, Branches: []BranchRecord{{Resource: branch, Branch: 2}}}

@@ -230,10 +230,18 @@ type Checker interface {
 	Check(ctx context.Context) ([]Finding, error)
 }
 
+// A Forgetter is a Resource whose branches leave rows behind when they commit,
+// such as MySQL's witness rows. Forget drops those of transactions whose records
+// are forgotten. It need not be durable.
+type Forgetter interface {
+	Forget(ctx context.Context, gids []GID) error
+}
+
 // A Sweeper is a Resource that keeps rows which outlive their transactions, such
 // as MySQL's witness rows. Sweep deletes a batch of those that are older than
 // minAge and whose transaction forgotten reports as forgotten: its register
-// answers, and has no record. It returns how many rows it deleted.
+// answers, and has no record. It returns how many rows it deleted. It deletes what
+// [Forgetter] was not told, because of a crash.
 type Sweeper interface {
 	Sweep(ctx context.Context, minAge time.Duration, forgotten func(ctx context.Context, place Place, gid GID) (bool, error)) (int, error)
 }

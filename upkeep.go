@@ -16,8 +16,8 @@ import (
 const (
 	upkeepEvery = 30 * time.Second
 	upkeepBatch = 500
-	// upkeepMargin is how much older than KeepDecisions a record must be before
-	// anyone but its own process proves and forgets it.
+	// upkeepMargin is added to the age from which others than its own process prove
+	// and forget a record.
 	upkeepMargin = 30 * time.Second
 	// abortLives is for how many longest lives an abort record is kept.
 	abortLives = 10
@@ -53,9 +53,10 @@ func (p *pass) upkeep(ctx context.Context) {
 	}
 }
 
-// keepAge is from when on a record, or a witness of one, may be looked at by
-// others than its own process.
-func (m *Manager) keepAge() time.Duration { return max(m.cfg.KeepDecisions, 0) + upkeepMargin }
+// keepAge is from when on a record, or a witness of one, may be dropped by others
+// than its own process: no coordinator that lost the answer to its decision asks
+// any more (see driver.ask).
+func (m *Manager) keepAge() time.Duration { return max(m.cfg.KeepDecisions, m.cfg.LifeMax) + upkeepMargin }
 
 // places lists where this process can read decisions.
 func (m *Manager) places() []Place {

@@ -50,6 +50,7 @@ var (
 	_ troth.Inspector = (*Resource)(nil)
 	_ troth.Checker   = (*Resource)(nil)
 	_ troth.Sweeper   = (*Resource)(nil)
+	_ troth.Forgetter = (*Resource)(nil)
 )
 
 // An Option changes a Resource.

@@ -107,6 +107,15 @@ func otherWitnessTables(ctx context.Context, c *sql.Conn, own string) ([]string,
 	return tables, rows.Err()
 }
 
+// Forget implements [troth.Forgetter].
+func (r *Resource) Forget(ctx context.Context, gids []troth.GID) error {
+	o, err := r.opened()
+	if err != nil {
+		return err
+	}
+	return o.table.ForgetWitnesses(ctx, gids)
+}
+
 // Bounds of one Sweep.
 const (
 	sweepBatch = 500

@@ -20,7 +20,7 @@ var siblings = map[string][]string{
 	"sqlite":       nil,
 	"plainsql":     nil,
 	"sqlregister":  nil,
-	"twophase":     {"mysql", "postgres"}, // it chooses between them for its users
+	"twophase":     {"mysql", "postgres", "sqlite"}, // it chooses between them for its users
 }
 
 type listed struct {

@@ -18,7 +18,7 @@ type forgetter struct {
 	flushing sync.Mutex // held while a batch is forgotten; taken before mu
 
 	mu    sync.Mutex
-	queue map[Place][]forgettable       // records, by register, in the order of time
+	queue map[Place][]forgettable        // records, by register, in the order of time
 	left  map[Forgetter]map[GID]struct{} // rows that may go, their records being gone
 }
 

@@ -56,7 +56,9 @@ func (p *pass) upkeep(ctx context.Context) {
 // keepAge is from when on a record, or a witness of one, may be dropped by others
 // than its own process: no coordinator that lost the answer to its decision asks
 // any more (see driver.ask).
-func (m *Manager) keepAge() time.Duration { return max(m.cfg.KeepDecisions, m.cfg.LifeMax) + upkeepMargin }
+func (m *Manager) keepAge() time.Duration {
+	return max(m.cfg.KeepDecisions, m.cfg.LifeMax) + upkeepMargin
+}
 
 // places lists where this process can read decisions.
 func (m *Manager) places() []Place {

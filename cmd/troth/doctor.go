@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -57,6 +58,14 @@ type exam struct {
 	facts    facts
 }
 
+// ofSessions are the subjects of findings about pools and sessions. Those that
+// doctor opens are its own, and tell nothing about the programs'.
+var ofSessions = map[engine][]string{
+	enginePostgres: nil,
+	engineMySQL:    {"multiStatements", "max_connections"},
+	engineSQLite:   {"synchronous", "fullfsync", "busy_timeout", "foreign_keys"},
+}
+
 // A checkup is all that doctor found.
 type checkup struct {
 	exams    []exam
@@ -104,7 +113,7 @@ func examine(ctx context.Context, t target) exam {
 		return x
 	}
 	defer func() { _ = db.Close() }() // nothing is under way in it
-	if x.err = db.PingContext(ctx); x.err != nil {
+	if x.err = explained(ctx, db.PingContext(ctx)); x.err != nil {
 		return x
 	}
 	r := newResource(t, db)
@@ -114,6 +123,7 @@ func examine(ctx context.Context, t target) exam {
 		return x
 	}
 	x.findings, x.err = checker.Check(ctx)
+	x.findings = slices.DeleteFunc(x.findings, func(f troth.Finding) bool { return slices.Contains(ofSessions[t.engine], f.Subject) })
 	_ = r.Close(context.WithoutCancel(ctx)) // the session that Check may have kept
 	if x.err == nil {
 		x.facts, x.err = readFacts(ctx, t, db)

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -162,6 +163,14 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 	// block DATABASE starts a session that waits for the row of t, until the script
 	// ends or the row is free.
 	"block": func(ts *testscript.TestScript, _ bool, args []string) { block(ts, ts.Getenv(args[0])) },
+	// silence VAR sets VAR to an address at which somebody takes connections and says
+	// nothing.
+	"silence": func(ts *testscript.TestScript, _ bool, args []string) {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		ts.Check(err)
+		ts.Defer(func() { ts.Check(l.Close()) })
+		ts.Setenv(args[0], l.Addr().String())
+	},
 	// sql DATABASE STATEMENT runs a statement; query DATABASE QUERY WANT compares the
 	// only value that a query gives.
 	"sql": func(ts *testscript.TestScript, _ bool, args []string) {

@@ -19,10 +19,14 @@ import (
 
 const (
 	// openTimeout bounds opening one database, so that one that does not answer
-	// leaves time for the others.
+	// leaves time for the others; see patience.
 	openTimeout  = 10 * time.Second
 	closeTimeout = 5 * time.Second
 )
+
+// patience is how long an attempt to open one database may take. Recovery makes up
+// to three, and the other databases want to be asked in between.
+func patience(timeout time.Duration) time.Duration { return min(openTimeout, timeout/4) }
 
 // newResource is where a kind of database becomes a resource manager.
 func newResource(t target, db *sql.DB) troth.Resource {
@@ -54,7 +58,7 @@ func (a *app) openWorld(ctx context.Context, s settings, grace time.Duration) (*
 		Logger: slog.New(notices{a}),
 	}
 	for _, t := range s.targets {
-		r := &watched{Resource: unopened{t.name}}
+		r := &watched{Resource: unopened{t.name}, patience: patience(s.timeout)}
 		db, err := t.open()
 		if err != nil {
 			r.opening = err
@@ -66,7 +70,7 @@ func (a *app) openWorld(ctx context.Context, s settings, grace time.Duration) (*
 		cfg.Resources = append(cfg.Resources, r)
 	}
 	if !s.register.none() {
-		w.register = &watchedRegister{}
+		w.register = &watchedRegister{patience: patience(s.timeout)}
 		cfg.Register = w.register
 		if w.register.Register, w.register.opening = w.openRegister(s.register); w.register.opening != nil {
 			w.register.Register = unopenedRegister{}
@@ -137,10 +141,20 @@ func (a *app) trouble(w *world) []trouble {
 	return list
 }
 
+// explained adds to an error why the context ended, if it did: drivers say
+// "context deadline exceeded" at best.
+func explained(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", cause, err)
+	}
+	return err
+}
+
 // watched remembers why a resource did not answer: the Manager goes on without
 // it, and a person wants to know.
 type watched struct {
 	troth.Resource
+	patience time.Duration
 
 	mu      sync.Mutex
 	opening error
@@ -152,9 +166,9 @@ func (r *watched) Open(ctx context.Context, cfg troth.ResourceConfig) error {
 	if _, never := r.Resource.(unopened); never {
 		return r.lastError()
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, fmt.Errorf("no answer within %v", openTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, r.patience, fmt.Errorf("no answer within %v", r.patience))
 	defer cancel()
-	err := r.Resource.Open(ctx, cfg)
+	err := explained(ctx, r.Resource.Open(ctx, cfg))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.opening = err
@@ -215,6 +229,7 @@ func (unopened) Finish(context.Context, troth.XID, troth.Outcome, string) error 
 // watchedRegister is watched for the register.
 type watchedRegister struct {
 	troth.Register
+	patience time.Duration
 
 	mu      sync.Mutex
 	opening error
@@ -225,9 +240,9 @@ func (r *watchedRegister) Open(ctx context.Context, cfg troth.RegisterConfig) er
 	if _, never := r.Register.(unopenedRegister); never {
 		return r.lastError()
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, fmt.Errorf("no answer within %v", openTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, r.patience, fmt.Errorf("no answer within %v", r.patience))
 	defer cancel()
-	err := r.Register.Open(ctx, cfg)
+	err := explained(ctx, r.Register.Open(ctx, cfg))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.opening = err

@@ -58,7 +58,8 @@ func refused(err error) bool {
 	}
 	switch code[:2] {
 	case "0A", // what a prepared transaction cannot contain
-		"20", "21", "22", "2B", "38", "39", "3B", "P0", // raised by deferred triggers
+		"09", "20", "21", "22", "24", "27", "2B", "2F", "34", "38", "39", "3B", "P0", // raised by statements and deferred triggers
+		"26", // a prepared statement that the server forgot
 		"23", // deferred constraints; the decision is there already
 		"25", // no transaction, failed, read-only, a standby
 		"3D", "3F", "42", "44",

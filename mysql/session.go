@@ -9,7 +9,7 @@ import (
 	"hash/crc32"
 	"io"
 	"reflect"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -241,17 +241,64 @@ func takesMultiStatements(ctx context.Context, conn *sql.Conn) (bool, error) {
 	return true, nil
 }
 
-// sessionGone reports whether a session has left the server's list. Without the
-// PROCESS privilege the list shows the sessions of the same user.
+// process is a line of the server's list of sessions.
+type process struct {
+	id   uint64
+	info string // the statement that it runs
+}
+
+// processes lists the server's sessions; without the PROCESS privilege those of
+// the same user. It does not read information_schema.processlist: that crashes
+// MariaDB (10.11.19: signal 11 in ha_maria::drop_table) within seconds while
+// sessions come and go.
+func processes(ctx context.Context, conn *sql.Conn) ([]process, error) {
+	rows, err := conn.QueryContext(ctx, "SHOW PROCESSLIST")
+	if err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	defer func() { _ = rows.Close() }() // read to its end, or the error is Err's
+	columns, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	var p process
+	var info sql.NullString
+	dest := make([]any, len(columns)) // how many there are differs between the servers
+	for i, name := range columns {
+		switch strings.ToLower(name) {
+		case "id":
+			dest[i] = &p.id
+		case "info":
+			dest[i] = &info
+		default:
+			dest[i] = new(sql.RawBytes)
+		}
+	}
+	var list []process
+	for rows.Next() {
+		if err := rows.Scan(dest...); err != nil {
+			return nil, fmt.Errorf("list sessions: %w", err)
+		}
+		p.info = info.String
+		list = append(list, p)
+	}
+	return list, rows.Err()
+}
+
+// sessionGone reports whether a session has left the server's list.
 func sessionGone(ctx context.Context, conn *sql.Conn, e engine, t thread) (bool, error) {
 	var boot int64
-	var listed int
-	err := conn.QueryRowContext(ctx, "SELECT "+e.selectBoot()+
-		", (SELECT COUNT(*) FROM information_schema.processlist WHERE id = "+strconv.FormatUint(t.id, 10)+")").Scan(&boot, &listed)
-	if err != nil {
-		return false, fmt.Errorf("look for session %d: %w", t.id, err)
+	if err := conn.QueryRowContext(ctx, "SELECT "+e.selectBoot()).Scan(&boot); err != nil {
+		return false, fmt.Errorf("ask when the server started: %w", err)
 	}
-	return listed == 0 || !t.sameServerRun(boot), nil
+	if !t.sameServerRun(boot) {
+		return true, nil
+	}
+	list, err := processes(ctx, conn)
+	if err != nil {
+		return false, err
+	}
+	return !slices.ContainsFunc(list, func(p process) bool { return p.id == t.id }), nil
 }
 
 // endSession ends a session and waits until it has left the server's list. Only

@@ -3,7 +3,7 @@ package mysql
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -303,26 +303,36 @@ func (w *world) until(what string, f func() bool) {
 func (w *world) kill(t thread) {
 	w.Helper()
 	w.exec(killSession(t.id))
-	w.until("the session is gone", func() bool {
-		return w.int("SELECT COUNT(*) FROM information_schema.processlist WHERE id = ?", t.id) == 0
-	})
+	w.until("the session is gone", func() bool { return w.session(t) == nil })
 }
 
-// discard throws a pool's session away, so that the server ends it.
-func discard(c *sql.Conn) {
-	_ = c.Raw(func(any) error { return driver.ErrBadConn })
-	_ = c.Close()
+// session is what the server shows of a session, nil if it is gone.
+func (w *world) session(t thread) *process {
+	w.Helper()
+	c, err := w.outside.Conn(w.ctx)
+	w.must(err)
+	defer func() { _ = c.Close() }()
+	list, err := processes(w.ctx, c)
+	w.must(err)
+	for _, p := range list {
+		if p.id == t.id {
+			return &p
+		}
+	}
+	return nil
 }
 
 // finish calls Finish until it gives a final answer.
 func (w *world) finish(r *Resource, b *testBranch, outcome troth.Outcome, evidence string) error {
 	w.Helper()
 	var err error
-	w.until("Finish is sure", func() bool {
-		err = r.Finish(w.ctx, b.xid, outcome, evidence)
-		return err == nil || isFinal(err)
-	})
-	return err
+	for deadline := time.Now().Add(longEnough); time.Now().Before(deadline); {
+		if err = r.Finish(w.ctx, b.xid, outcome, evidence); err == nil || isFinal(err) {
+			return err
+		}
+		time.Sleep(2 * time.Millisecond) // there is no signal to wait for
+	}
+	return fmt.Errorf("no final answer from Finish within %v: %w", longEnough, err)
 }
 
 // throughProxy returns a proxy to the server of dsn, and the DSN through it.

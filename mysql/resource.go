@@ -130,7 +130,11 @@ func (r *Resource) openWith(ctx context.Context, o *opened) error {
 		if err != nil {
 			return err
 		}
-		return r.refuseFatal(findings)
+		if err := r.refuseFatal(findings); err != nil {
+			return err
+		}
+		_, err = prepared(ctx, c) // MySQL 8 asks for a privilege that nothing else needs
+		return err
 	})
 	if err != nil {
 		return err

@@ -326,7 +326,7 @@ func TestProtocolRefusesStrayEvents(t *testing.T) {
 func FuzzXID(f *testing.F) {
 	x := XID{GID: NewGID("bank", testTime), Place: Place{Resource: "athos", Identity: "0123abcd"}, Branch: 2}
 	f.Add(x.String())
-	x.Place.Resource = ""
+	x.Place.Resource, x.Session = "", "17-3k"
 	f.Add(x.String())
 	f.Add("troth:bank.:@.1")
 	f.Add("troth:bank.01J9'; drop table account; --:athos~0123abcd.1")

@@ -21,6 +21,8 @@ const (
 	gtridSizeMax = 64  // XA, and so MySQL and MariaDB
 	bqualSizeMax = 64  // the same
 	branchNoMax  = 999 // branches of one transaction are numbered from 1
+
+	sessionSizeMax = 22 // so that the longest bqual has 60 bytes
 )
 
 // pgPrefix begins every gid that troth gives to PostgreSQL, whose prepared
@@ -100,20 +102,31 @@ func parsePlace(s string) (Place, bool) {
 // and branch qualifier. The gtrid is the GID; the bqual is "<place>.<branch
 // number>", so that whoever finds a prepared branch knows where to ask for its
 // decision.
+//
+// MariaDB lets nobody end a prepared branch while the session that prepared it
+// lives, and does not tell which one that is. So the branch's name does there:
+// "<place>.<branch number>.<session>".
 type XID struct {
-	GID    GID
-	Place  Place
-	Branch int // from 1
+	GID     GID
+	Place   Place
+	Branch  int    // from 1
+	Session string // empty, or 1 to 22 of [a-z0-9-]; its form is the resource manager's
 }
 
 // GTRID is XA's global transaction id, at most 64 bytes.
 func (x XID) GTRID() string { return string(x.GID) }
 
 // BQUAL is XA's branch qualifier, at most 64 bytes.
-func (x XID) BQUAL() string { return x.Place.String() + "." + strconv.Itoa(x.Branch) }
+func (x XID) BQUAL() string {
+	s := x.Place.String() + "." + strconv.Itoa(x.Branch)
+	if x.Session != "" {
+		s += "." + x.Session
+	}
+	return s
+}
 
 // String is the name of the branch in PostgreSQL: "troth:<gtrid>:<bqual>", at
-// most 135 bytes of the alphabet [a-z0-9._~@:-]. Nothing that could end an SQL
+// most 118 bytes of the alphabet [a-z0-9._~@:-]. Nothing that could end an SQL
 // literal occurs in it.
 func (x XID) String() string { return pgPrefix + x.GTRID() + ":" + x.BQUAL() }
 
@@ -144,17 +157,27 @@ func ParseXA(formatID uint32, gtrid, bqual string) (XID, error) {
 	if err != nil {
 		return XID{}, errForeign
 	}
-	dot := strings.LastIndexByte(bqual, '.')
-	if dot < 0 {
-		return XID{}, errForeign
-	}
-	place, ok := parsePlace(bqual[:dot])
-	no, err := strconv.Atoi(bqual[dot+1:])
-	x := XID{GID: gid, Place: place, Branch: no}
-	if !ok || err != nil || no < 1 || no > branchNoMax || x.BQUAL() != bqual {
+	at, rest, _ := strings.Cut(bqual, ".")
+	number, session, _ := strings.Cut(rest, ".")
+	place, ok := parsePlace(at)
+	no, err := strconv.Atoi(number)
+	x := XID{GID: gid, Place: place, Branch: no, Session: session}
+	if !ok || err != nil || no < 1 || no > branchNoMax || !validSession(session) || x.BQUAL() != bqual {
 		return XID{}, errForeign
 	}
 	return x, nil
+}
+
+func validSession(s string) bool {
+	if len(s) > sessionSizeMax {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
 }
 
 // ValidName reports whether s may name a domain or a resource:

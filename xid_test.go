@@ -66,14 +66,14 @@ func TestParseGIDRefuses(t *testing.T) {
 func TestXIDLimits(t *testing.T) {
 	t.Parallel()
 	longest := strings.Repeat("z", nameSizeMax)
-	x := XID{GID: NewGID(longest, testTime), Place: Place{Resource: longest, Identity: NewIdentity()}, Branch: branchNoMax}
+	x := XID{GID: NewGID(longest, testTime), Place: Place{Resource: longest, Identity: NewIdentity()}, Branch: branchNoMax, Session: strings.Repeat("9", sessionSizeMax)}
 	if n := len(x.GTRID()); n > gtridSizeMax {
 		t.Errorf("gtrid has %d bytes", n)
 	}
 	if n := len(x.BQUAL()); n > bqualSizeMax {
 		t.Errorf("bqual has %d bytes", n)
 	}
-	if n := len(x.String()); n > 135 {
+	if n := len(x.String()); n > 118 {
 		t.Errorf("the name has %d bytes, more than documented", n)
 	}
 	if back, err := ParseXID(x.String()); err != nil || back != x {
@@ -93,6 +93,10 @@ func TestParseXIDRefuses(t *testing.T) {
 		"troth:" + x.GTRID() + ":athos~0123abcd.0",
 		"troth:" + x.GTRID() + ":athos~0123abcd.+1",
 		"troth:" + x.GTRID() + ":athos~0123abcd.1000",
+		"troth:" + x.GTRID() + ":athos~0123abcd.1.",
+		"troth:" + x.GTRID() + ":athos~0123abcd.1.A",
+		"troth:" + x.GTRID() + ":athos~0123abcd.1.7.7",
+		"troth:" + x.GTRID() + ":athos~0123abcd.1." + strings.Repeat("7", sessionSizeMax+1),
 		"troth:" + x.GTRID() + ":athos.1",
 		"troth:" + x.GTRID() + ":@.1",
 		"troth:" + x.GTRID() + ":athos~0123abc.1",

@@ -300,6 +300,9 @@ func TestFullDisk(t *testing.T) {
 	if err := l.Forget(t.Context(), []troth.GID{gidNo(0)}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := l.Decide(t.Context(), commitNo(n-1)); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("once more on a full disk: %v", err)
+	}
 	fs.mu.Lock()
 	full = false
 	fs.mu.Unlock()
@@ -312,6 +315,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	w.note(w.forgotten, gidNo(0))
 	w.check(t, "after the disk was full", fs)
+	lookup(t, openMem(t, fs, small()), gidNo(0), troth.Undecided) // it waited with the decision that failed
 }
 
 // Closing a log whose disk is full ends.

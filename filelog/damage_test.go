@@ -229,7 +229,25 @@ func TestWrongFiles(t *testing.T) {
 	newer := slices.Clone(p.files[segmentName(2)])
 	newer[8] = version + 1
 
+	// Frames of one size, the second segment's first at the end of its header.
+	size := p.end - p.last
+	moved := func(name string, edit func(b []byte)) map[string][]byte {
+		b := slices.Clone(p.files[name])
+		edit(b)
+		return p.with(name, b)
+	}
+
 	for name, files := range map[string]map[string][]byte{
+		"two frames exchanged": moved(segmentName(2), func(b []byte) {
+			first := slices.Clone(b[headerSize : headerSize+size])
+			copy(b[headerSize:], b[headerSize+size:headerSize+2*size])
+			copy(b[headerSize+size:], first)
+		}),
+		"last frame twice": moved(segmentName(2), func(b []byte) { copy(b[p.end:], b[p.last:p.end]) }),
+		"first frame cut out": moved(segmentName(2), func(b []byte) {
+			copy(b[headerSize:], b[headerSize+size:p.end])
+			clear(b[p.end-size : p.end])
+		}),
 		"first segment missing":          without(segmentName(1)),
 		"segment in use missing":         without(segmentName(2)),
 		"segment in use and next":        without(segmentName(2), segmentName(3)),
@@ -308,8 +326,15 @@ func TestTornWrite(t *testing.T) {
 		p.requireAll(t, fmt.Sprintf("a word lost at %d", cut), p.with(name, torn))
 	}
 
-	fs := newMemFiles()
 	torn := slices.Clone(b)
+	copy(torn[off:], next[:64])
+	torn[off+len(next)+8] = 1
+	if got, err := p.open(t, p.with(name, torn)); err == nil {
+		t.Errorf("a torn write with something behind it was opened with %d decisions", len(got))
+	}
+
+	fs := newMemFiles()
+	torn = slices.Clone(b)
 	copy(torn[off:], next[:64])
 	for name, b := range p.with(name, torn) {
 		fs.set(name, b)

@@ -102,9 +102,13 @@ func miscounted(err error, st Stmt) error {
 // protocol's statements in one round trip. counted: the server counts.
 func (s *session) pipeline(ctx context.Context, queue []Stmt, texts []string, counted bool, statements []string) (pgrm.Answer, error) {
 	var a pgrm.Answer
-	descriptions, err := s.describe(ctx, texts)
+	known := pgrm.StatementsOf(s.conn)
+	descriptions, err := known.Describe(ctx, texts...)
 	if err != nil {
-		return a, err
+		if pgrm.SQLState(err) == "" {
+			err = fmt.Errorf("%w: %w", pgrm.ErrNotSent, err)
+		}
+		return a, fmt.Errorf("prepare queued statement: %w", err)
 	}
 	encoded := make([]pgx.ExtendedQueryBuilder, len(queue))
 	for i, st := range queue {
@@ -142,10 +146,7 @@ func (s *session) pipeline(ctx context.Context, queue []Stmt, texts []string, co
 		err = closeErr // the end is not known
 	}
 	if pgrm.SQLState(err) != "" {
-		m := s.memory()
-		for _, text := range texts { // one may be out of date
-			m.forget(text)
-		}
+		known.Forget(texts...) // one may be out of date
 	}
 	return a, err
 }
@@ -195,119 +196,4 @@ func result(p *pgconn.Pipeline, values *[]string) (pgconn.CommandTag, error) {
 		}
 	}
 	return rr.Close()
-}
-
-// memory is what a connection remembers of queued statements, in its CustomData.
-type memory struct {
-	unnamed    bool // the program asked pgx not to prepare statements
-	statements map[string]*pgconn.StatementDescription
-	stale      []string // names for the server to forget
-	names      int
-}
-
-const (
-	memoryKey     = "troth.pgxtx"
-	statementsMax = 128 // per connection, then all are forgotten
-)
-
-func (s *session) memory() *memory {
-	data := s.conn.PgConn().CustomData()
-	m, ok := data[memoryKey].(*memory)
-	if !ok {
-		m = &memory{statements: map[string]*pgconn.StatementDescription{}}
-		switch s.conn.Config().DefaultQueryExecMode { // it copies all of it: once
-		case pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol:
-			m.unnamed = true
-		case pgx.QueryExecModeCacheStatement, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeDescribeExec:
-		}
-		data[memoryKey] = m
-	}
-	return m
-}
-
-// describe returns the prepared statements of the texts, and prepares those that
-// the connection does not know, in one round trip. Without prepared statements
-// they are nil.
-func (s *session) describe(ctx context.Context, texts []string) ([]*pgconn.StatementDescription, error) {
-	m := s.memory()
-	out := make([]*pgconn.StatementDescription, len(texts))
-	if m.unnamed {
-		return out, nil
-	}
-	if len(m.statements)+len(texts) > statementsMax {
-		for text := range m.statements {
-			m.forget(text)
-		}
-	}
-	var unknown []string
-	for i, text := range texts {
-		sd, ok := m.statements[text]
-		if !ok {
-			unknown = append(unknown, text)
-			m.statements[text] = nil
-		}
-		out[i] = sd
-	}
-	if len(unknown) == 0 {
-		return out, nil
-	}
-	if err := s.prepare(ctx, m, unknown); err != nil {
-		return nil, err
-	}
-	for i, text := range texts {
-		out[i] = m.statements[text]
-	}
-	return out, nil
-}
-
-func (s *session) prepare(ctx context.Context, m *memory, texts []string) error {
-	p := s.conn.PgConn().StartPipeline(ctx)
-	for _, name := range m.stale {
-		p.SendDeallocate(name)
-	}
-	names := make([]string, len(texts))
-	for i, text := range texts {
-		m.names++
-		names[i] = "troth_q_" + strconv.Itoa(m.names)
-		p.SendPrepare(names[i], text, nil)
-	}
-	err := p.Sync()
-	for i := 0; i < len(m.stale) && err == nil; i++ {
-		_, err = p.GetResults()
-	}
-	m.stale = nil
-	for i := 0; i < len(texts) && err == nil; i++ {
-		var r any
-		if r, err = p.GetResults(); err == nil {
-			sd, ok := r.(*pgconn.StatementDescription)
-			if !ok {
-				err = fmt.Errorf("pgxtx: the pipeline answered with %T", r)
-				break
-			}
-			sd.Name, sd.SQL = names[i], texts[i]
-			m.statements[texts[i]] = sd
-		}
-	}
-	if closeErr := p.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		return nil
-	}
-	for _, text := range texts {
-		m.forget(text)
-	}
-	if pgrm.SQLState(err) == "" {
-		return fmt.Errorf("%w: prepare queued statement: %w", pgrm.ErrNotSent, err)
-	}
-	return fmt.Errorf("prepare queued statement: %w", err)
-}
-
-// forget drops a text, after an error because a table may have changed beneath it
-// or the server forgot it. Its name is not used again.
-func (m *memory) forget(text string) {
-	if sd := m.statements[text]; sd != nil {
-		m.stale = append(m.stale, sd.Name)
-	}
-	delete(m.statements, text)
 }

@@ -87,6 +87,9 @@ func (s *session) startQuery(ctx context.Context, dc driver.Conn, query string, 
 	if err != nil {
 		return nil, err
 	}
+	if conn := s.pgxOf(dc); conn != nil {
+		return s.queryPgx(ctx, conn, query, args)
+	}
 	if q, ok := dc.(driver.QueryerContext); ok && len(args) == 0 && pgrm.Joins(l) {
 		return q.QueryContext(ctx, s.begin+"; "+query, nil)
 	}

@@ -297,6 +297,35 @@ func TestServerEndsIdleTransactions(t *testing.T) {
 	})
 }
 
+// A server that is strict enough by itself saves each branch a statement.
+func TestServersOwnIdleTimeout(t *testing.T) {
+	t.Parallel()
+	for set, want := range map[string]string{"5min": "5min", "2h": "1h"} {
+		dsn := dbtest.SharedPostgres(t, 0).NewDatabase(t)
+		admin := open(t, "pgx", dsn, 0)
+		var name string
+		if err := admin.QueryRowContext(t.Context(), "SELECT current_database()").Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := admin.ExecContext(t.Context(), "ALTER DATABASE "+name+" SET idle_in_transaction_session_timeout = '"+set+"'"); err != nil {
+			t.Fatal(err)
+		}
+		r := newRig(t, "pgx", dsn)
+		_, db := r.begin()
+		var idle string
+		if err := db.QueryRowContext(t.Context(), "SHOW idle_in_transaction_session_timeout").Scan(&idle); err != nil || idle != want {
+			t.Errorf("%s: %q, %v", set, idle, err)
+		}
+		text, err := r.res.BeginSQL(sql.LevelSerializable)
+		if strings.Contains(text, "idle") != (set == "2h") || !strings.HasPrefix(text, "BEGIN ISOLATION LEVEL SERIALIZABLE") || err != nil {
+			t.Errorf("%s: %q, %v", set, text, err)
+		}
+		if _, err := r.res.BeginSQL(sql.LevelLinearizable); err == nil {
+			t.Error("a level that does not exist was accepted")
+		}
+	}
+}
+
 func TestArgumentsInTheFirstStatement(t *testing.T) {
 	eachDriver(t, func(r *rig) {
 		b, db := r.begin()

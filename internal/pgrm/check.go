@@ -32,6 +32,7 @@ type state struct {
 	syncCommit   string
 	lockTimeout  string
 	idleTimeout  string
+	idleMS       int64
 	pid          uint32
 	role         string
 	super        bool
@@ -56,7 +57,8 @@ type preparedAge struct {
 const stateSQL = `SELECT current_setting('server_version_num')::int, current_setting('server_version'), pg_is_in_recovery(),
 current_setting('max_prepared_transactions')::int, current_setting('max_connections')::int, (SELECT count(*) FROM pg_prepared_xacts),
 current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'), current_setting('lock_timeout'),
-current_setting('idle_in_transaction_session_timeout'), pg_backend_pid(), current_user::text,
+current_setting('idle_in_transaction_session_timeout'),
+(SELECT setting::bigint FROM pg_settings WHERE name = 'idle_in_transaction_session_timeout'), pg_backend_pid(), current_user::text,
 (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), current_database()::text, coalesce(current_schema()::text, '')`
 
 // Check is as [troth.Checker] says.
@@ -76,7 +78,7 @@ func (c *Core) examine(ctx context.Context, thorough bool) (*state, []troth.Find
 		*st = state{}
 		err := conn.QueryRowContext(ctx, stateSQL).Scan(&st.version, &st.versionText, &st.standby,
 			&st.maxPrepared, &st.maxConns, &st.prepared, &st.fsync, &st.fullPages, &st.syncCommit, &st.lockTimeout,
-			&st.idleTimeout, &st.pid, &st.role, &st.super, &st.database, &st.schema)
+			&st.idleTimeout, &st.idleMS, &st.pid, &st.role, &st.super, &st.database, &st.schema)
 		if err != nil {
 			return err
 		}
@@ -203,7 +205,7 @@ func (st *state) settings() []troth.Finding {
 	}
 	if st.idleTimeout == "0" {
 		idle.Severity = troth.FindingNote
-		idle.Why = "troth sets it for its own branches; other programs' forgotten transactions hold their locks for ever"
+		idle.Why = "troth sets it for each of its own branches, which takes a moment; other programs' forgotten transactions hold their locks for ever"
 		idle.Fix = "ALTER SYSTEM SET idle_in_transaction_session_timeout = '10min'; SELECT pg_reload_conf();"
 	}
 	prepared := troth.Finding{Subject: "max_prepared_transactions", Found: strconv.Itoa(st.maxPrepared)}

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/troth-tx/troth"
 	"github.com/troth-tx/troth/internal/decisiontable"
@@ -41,12 +42,13 @@ type Core struct {
 	reserve *reserve.Reserve
 
 	// Set by Open, before any branch begins.
-	cfg    troth.ResourceConfig
-	logger *slog.Logger
-	can    troth.Capability
-	table  *decisiontable.Table // nil: decisions are not kept here
-	system string               // the cluster's identifier in hexadecimal, "" if it may not be read
-	begins [8]string            // BEGIN texts by isolation level
+	cfg     troth.ResourceConfig
+	logger  *slog.Logger
+	can     troth.Capability
+	table   *decisiontable.Table // nil: decisions are not kept here
+	system  string               // the cluster's identifier in hexadecimal, "" if it may not be read
+	lifeMax time.Duration        // what each branch must set; 0 if the server has it
+	begins  [8]string            // BEGIN texts by isolation level
 }
 
 // NewCore makes the common part of a resource. recover gives the pool of which
@@ -126,9 +128,13 @@ func (c *Core) Open(ctx context.Context, cfg troth.ResourceConfig) error {
 		}
 		c.table = table
 	}
+	c.lifeMax = cfg.LifeMax
+	if idle := time.Duration(st.idleMS) * time.Millisecond; idle > 0 && idle <= cfg.LifeMax {
+		c.lifeMax = 0 // R5 is kept by the server's own setting
+	}
 	for level := range c.begins {
 		// A level that PostgreSQL lacks has no text: Begin says so.
-		c.begins[level], _ = beginSQL(sql.IsolationLevel(level), cfg.LifeMax)
+		c.begins[level], _ = beginSQL(sql.IsolationLevel(level), c.lifeMax)
 	}
 	c.can, c.system = can, st.system
 	return nil
@@ -149,7 +155,7 @@ func (c *Core) BeginSQL(level sql.IsolationLevel) (string, error) {
 	if level >= 0 && int(level) < len(c.begins) && c.begins[level] != "" {
 		return c.begins[level], nil
 	}
-	return beginSQL(level, c.cfg.LifeMax)
+	return beginSQL(level, c.lifeMax)
 }
 
 // Close is as [troth.Resource] says.

@@ -59,10 +59,10 @@ func TestFirstStatementsResult(t *testing.T) {
 			},
 			"no rows": func(db *sql.DB) error {
 				err := db.QueryRowContext(w.ctx, "SELECT id FROM t WHERE id = 77").Scan(new(int))
-				if !errors.Is(err, sql.ErrNoRows) {
-					return fmt.Errorf("got %v, want no rows", err)
+				if errors.Is(err, sql.ErrNoRows) {
+					return nil
 				}
-				return nil
+				return fmt.Errorf("want no rows, got: %w", err)
 			},
 			"prepared": func(db *sql.DB) error {
 				s, err := db.PrepareContext(w.ctx, "UPDATE t SET v = v + 1 WHERE id = ?")
@@ -91,10 +91,11 @@ func rowsAffected(res sql.Result, err error, want int64) error {
 	if err != nil {
 		return err
 	}
-	if n, err := res.RowsAffected(); n != want || err != nil {
-		return fmt.Errorf("%d rows affected, %v, want %d", n, err, want)
+	n, err := res.RowsAffected()
+	if n != want && err == nil {
+		return fmt.Errorf("%d rows affected, want %d", n, want)
 	}
-	return nil
+	return err
 }
 
 func rowsRead(rows *sql.Rows, err error) error {
@@ -104,8 +105,11 @@ func rowsRead(rows *sql.Rows, err error) error {
 	defer func() { _ = rows.Close() }()
 	for want := 1; rows.Next(); want++ {
 		var id int
-		if err := rows.Scan(&id); err != nil || id != want {
-			return fmt.Errorf("read %d, %v, want %d", id, err, want)
+		if err := rows.Scan(&id); err != nil {
+			return err
+		}
+		if id != want {
+			return fmt.Errorf("read %d, want %d", id, want)
 		}
 		if want > 3 {
 			return errors.New("too many rows")

@@ -118,15 +118,6 @@ func (m *memory) learn(dc driver.Conn, t thread) {
 	m.sessions[dc] = t
 }
 
-func (m *memory) forget(dc driver.Conn) {
-	if !reflect.TypeOf(dc).Comparable() {
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.sessions, dc)
-}
-
 // flight returns the session that works, or worked, for a branch of this process.
 func (m *memory) flight(x troth.XID) (thread, bool) {
 	m.mu.Lock()

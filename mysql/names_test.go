@@ -114,7 +114,6 @@ func TestSessionIsLearnedOnce(t *testing.T) {
 		if third-second != fourth-third {
 			w.Fatalf("transactions cost %d and %d statements", third-second, fourth-third)
 		}
-		t.Logf("%d statements a transaction", third-second)
 		// XA START, update, the question, witness, XA END, XA PREPARE, XA COMMIT. Without
 		// interpolation an argument costs a prepare and a close more.
 		if limit := map[bool]int{true: 9, false: 7}[w.params == ""]; third-second > limit {

@@ -173,5 +173,9 @@ func (r *Resource) Begin(ctx context.Context, cfg troth.BranchConfig) (troth.Bra
 	if err != nil {
 		return nil, &troth.BranchError{Resource: r.Name(), Op: "begin", Err: err}
 	}
-	return r.NewBranch(newSession(r.Name(), conn, cfg.Context, begin), begin), nil
+	life := cfg.Context
+	if life == nil {
+		life = context.Background()
+	}
+	return r.NewBranch(newSession(life, r.Name(), conn, begin), begin), nil
 }

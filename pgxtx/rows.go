@@ -42,7 +42,7 @@ func (r *rows) Close() {
 
 func (r *rows) close() {
 	r.Rows.Close()
-	if err := r.Rows.Err(); err != nil && r.s.failure == nil {
+	if err := r.Err(); err != nil && r.s.failure == nil {
 		_ = r.s.note(err)
 	}
 	if r.s.open == (unlocked{r}) {

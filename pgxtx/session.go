@@ -52,11 +52,8 @@ type save struct {
 	clock int
 }
 
-func newSession(name string, pooled *pgxpool.Conn, ctx context.Context, begin string) *session {
+func newSession(ctx context.Context, name string, pooled *pgxpool.Conn, begin string) *session {
 	s := &session{name: name, begin: begin, ctx: ctx, pooled: pooled, conn: pooled.Conn()}
-	if ctx == nil {
-		s.ctx = context.Background()
-	}
 	s.stop = context.AfterFunc(s.ctx, s.interrupt)
 	return s
 }

@@ -131,7 +131,7 @@ func TestRoundTrips(t *testing.T) {
 				t.Errorf("%s: %d round trips, want %d", what, n, want)
 			}
 		}
-		b, s, tx := r.begin()
+		b, _, tx := r.begin()
 		check("BEGIN and Exec", 1, func() {
 			if _, err := tx.Exec(t.Context(), "UPDATE account SET balance = balance + $1 WHERE id = 1", 1); err != nil {
 				t.Fatal(err)
@@ -166,7 +166,7 @@ func TestRoundTrips(t *testing.T) {
 			}
 		})
 
-		b, s, _ = r.begin()
+		b, s, _ := r.begin()
 		if err := s.enqueue([]Stmt{add(2, 1, 1), add(3, 1, 1)}); err != nil {
 			t.Fatal(err)
 		}
@@ -353,12 +353,12 @@ func TestLateErrors(t *testing.T) {
 		"argument": func(ctx context.Context, tx pgx.Tx) { _, _ = tx.Exec(ctx, "SELECT $1::int", "no number") },
 		"rows": func(ctx context.Context, tx pgx.Tx) {
 			rows, _ := tx.Query(ctx, "SELECT 1/(3 - i) FROM generate_series(1, 5) i")
-			for rows.Next() { //nolint:revive // its error is not looked at, that is the point
+			for rows.Next() { // its error is not looked at, that is the point
 			}
 		},
 		"open rows": func(ctx context.Context, tx pgx.Tx) {
 			rows, _ := tx.Query(ctx, "SELECT 1/(3 - i) FROM generate_series(1, 5) i")
-			rows.Next() //nolint:sqlclosecheck // left open
+			rows.Next() // left open
 		},
 		"row": func(ctx context.Context, tx pgx.Tx) { _ = tx.QueryRow(ctx, bad+" RETURNING 1").Scan(new(int)) },
 		"batch": func(ctx context.Context, tx pgx.Tx) {
@@ -497,7 +497,7 @@ func TestEndOfContextBreaksAStatement(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			for rows.Next() { //nolint:revive // only its end counts
+			for rows.Next() { // only its end counts
 			}
 			return rows.Err()
 		},

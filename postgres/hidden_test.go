@@ -37,7 +37,7 @@ type hiddenConn struct{ inner pgxConn }
 
 func (c *hiddenConn) Prepare(q string) (driver.Stmt, error) { return c.inner.Prepare(q) }
 func (c *hiddenConn) Close() error                          { return c.inner.Close() }
-func (c *hiddenConn) Begin() (driver.Tx, error)             { return c.inner.Begin() } //nolint:staticcheck // asked for by the interface
+func (c *hiddenConn) Begin() (driver.Tx, error)             { return c.inner.Begin() }
 func (c *hiddenConn) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
 	return c.inner.BeginTx(ctx, o)
 }

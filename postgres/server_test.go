@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -342,6 +344,53 @@ func TestOrphanOfAnotherProgram(t *testing.T) {
 		t.Errorf("pooler: %+v", f)
 	}
 	r.exec("ROLLBACK PREPARED 'it''s; DROP TABLE account'")
+}
+
+// The list of a standby is empty whatever is prepared (R6).
+func TestStandby(t *testing.T) {
+	t.Parallel()
+	s, err := dbtest.StartPostgres(t.Context(), dbtest.PostgresConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	r := newRig(t, "pgx", s.DSN("postgres"))
+	b, db := r.begin()
+	r.work(db, "UPDATE account SET balance = 1 WHERE id = 1")
+	xid := newXID()
+	if vote, err := b.Prepare(t.Context(), xid); vote != troth.VoteCommit {
+		t.Fatal(vote, err)
+	}
+	b.Close()
+	r.db.SetMaxIdleConns(0)
+	if err := s.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(s.Socket(), "data", "standby.signal"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := r.res.Recover(t.Context()); err == nil || !strings.Contains(err.Error(), "standby") {
+		t.Errorf("Recover lists %v, %v", list, err)
+	}
+	for _, outcome := range []troth.Outcome{troth.Committed, troth.Aborted} {
+		if err := r.res.Finish(t.Context(), xid, outcome, b.Evidence()); err == nil || errors.Is(err, troth.ErrNoEvidence) {
+			t.Errorf("Finish %v: %v", outcome, err)
+		}
+	}
+	other := New("athos", r.db)
+	if err := other.Open(t.Context(), config()); err == nil || !strings.Contains(err.Error(), "standby") {
+		t.Errorf("Open: %v", err)
+	}
+	if err := other.Close(context.WithoutCancel(t.Context())); err != nil {
+		t.Error(err)
+	}
 }
 
 // A role without rights is told what to grant.

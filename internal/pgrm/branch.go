@@ -57,7 +57,7 @@ func (e *CountError) Error() string {
 var (
 	errSealed  = errors.New("troth: the transaction is being committed or rolled back")
 	errNoTrans = errors.New("the session is not in a transaction any more: something other than troth ended it, and its work may be committed or lost")
-	// ErrNotSent: [Queuer.RoundQueued] failed before it sent any of its statements.
+	// ErrNotSent says that [Queuer.RoundQueued] failed before it sent any of its statements.
 	ErrNotSent = errors.New("nothing was sent")
 
 	errNoTag = errors.New("the server did not confirm")
@@ -285,7 +285,7 @@ func (b *Branch) Commit(ctx context.Context) error {
 // finish ends a prepared branch on its own session: phase two needs no other.
 func (b *Branch) finish(ctx context.Context, op, tag, statement string) error {
 	a, err := b.round(ctx, statement)
-	if err == nil && a.Tag != tag && a.Tag != "" {
+	if err == nil && a.Tag != tag && !b.blind {
 		err = fmt.Errorf("%s: %w (tag %q)", tag, errNoTag, a.Tag)
 	}
 	if err != nil {
@@ -357,7 +357,7 @@ func (b *Branch) CommitDeciding(ctx context.Context, d troth.Decision) (troth.Ou
 	a, err := b.sendCommit(ctx, d)
 	var count *CountError
 	switch {
-	case err == nil && (a.Tag == "COMMIT" || a.Tag == ""): // guarded where there is no tag
+	case err == nil && (a.Tag == "COMMIT" || b.blind): // guarded where there is no tag
 		b.end(false)
 		return troth.Committed, nil
 	case err == nil && a.Tag == "ROLLBACK":
@@ -410,7 +410,7 @@ func (b *Branch) sendCommit(ctx context.Context, d troth.Decision) (a Answer, er
 			queued = false
 		}
 		statements = append(statements, "COMMIT")
-		b.phase = phaseUnsure
+		b.phase, b.blind = phaseUnsure, !l.Tags()
 		if queued {
 			a, err = q.RoundQueued(ctx, true, statements...)
 		} else {

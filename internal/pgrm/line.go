@@ -50,8 +50,8 @@ type Lines struct{ known atomic.Pointer[traits] }
 
 // traits are what a driver other than pgx can do.
 type traits struct {
-	multi bool // several statements in one text, each with its results
-	tags  bool // rows tell the command tag, as those of lib/pq do
+	multi  bool // several statements in one text, each with its results
+	tagged bool // rows tell the command tag, as those of lib/pq do
 }
 
 // Of finds the best line over a driver's connection. Known drivers are
@@ -90,7 +90,7 @@ func (ls *Lines) Of(ctx context.Context, conn any) (Line, error) {
 // behind others in one text, and its result be had as the driver gives it.
 func Joins(l Line) bool {
 	d, ok := l.(*driverLine)
-	return ok && d.traits == traits{multi: true, tags: true} // lib/pq
+	return ok && d.traits == traits{multi: true, tagged: true} // lib/pq
 }
 
 func probe(ctx context.Context, c driver.QueryerContext) (*traits, error) {
@@ -98,14 +98,14 @@ func probe(ctx context.Context, c driver.QueryerContext) (*traits, error) {
 	rows, err := c.QueryContext(ctx, "SELECT 1; SELECT 2", nil)
 	if err == nil {
 		var a Answer
-		_, t.tags = rows.(interface{ Tag() string })
+		_, t.tagged = rows.(interface{ Tag() string })
 		err = drain(rows, &a)
 		t.multi = len(a.Values) == 2
 	}
 	if err != nil && SQLState(err) == "" { // a refusal is an answer
 		return nil, err
 	}
-	t.tags = t.tags && err == nil
+	t.tagged = t.tagged && err == nil
 	return t, nil
 }
 
@@ -183,7 +183,7 @@ func (l *driverLine) one(ctx context.Context, s string, a *Answer) error {
 }
 
 func (*driverLine) Status() byte { return 0 }
-func (l *driverLine) Tags() bool { return l.traits.tags }
+func (l *driverLine) Tags() bool { return l.tagged }
 func (*driverLine) PID() uint32  { return 0 }
 
 func join(statements []string) string {

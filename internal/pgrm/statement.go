@@ -39,6 +39,8 @@ func beginSQL(level sql.IsolationLevel, lifeMax time.Duration) (string, error) {
 		text = "BEGIN ISOLATION LEVEL REPEATABLE READ"
 	case sql.LevelSerializable:
 		text = "BEGIN ISOLATION LEVEL SERIALIZABLE"
+	case sql.LevelWriteCommitted, sql.LevelLinearizable:
+		fallthrough
 	default:
 		return "", fmt.Errorf("isolation level %v does not exist in PostgreSQL: use ReadCommitted, RepeatableRead, Snapshot or Serializable", level)
 	}

@@ -82,6 +82,9 @@ func (c *Core) examine(ctx context.Context, thorough bool) (*state, []troth.Find
 		if err != nil {
 			return err
 		}
+		if err := tryTransaction(ctx, conn); err != nil {
+			return err
+		}
 		if st.system, err = systemIdentifier(ctx, conn); err != nil || !thorough {
 			return err
 		}
@@ -96,6 +99,17 @@ func (c *Core) examine(ctx context.Context, thorough bool) (*state, []troth.Find
 		findings = append(findings, st.orphans()...)
 	}
 	return st, findings, nil
+}
+
+// tryTransaction finds out whether a pooler takes transactions apart. It then ends
+// the session, and not every driver tells why.
+func tryTransaction(ctx context.Context, conn *sql.Conn) error {
+	for _, text := range []string{"BEGIN", "SAVEPOINT troth_try", "ROLLBACK"} {
+		if _, err := conn.ExecContext(ctx, text); err != nil {
+			return fmt.Errorf("%s is refused (if this is PgBouncer: set pool_mode to transaction or session, not statement): %w", text, err)
+		}
+	}
+	return nil
 }
 
 func (c *Core) readMore(ctx context.Context, conn *sql.Conn, st *state) error {

@@ -1,0 +1,10 @@
+CREATE TABLE people (
+    id BIGSERIAL PRIMARY KEY,
+    name VARCHAR(50) NOT NULL UNIQUE
+);
+
+CREATE TABLE pets (
+    id BIGSERIAL PRIMARY KEY,
+    name VARCHAR(50) NOT NULL,
+    owner_id BIGINT NOT NULL REFERENCES people (id)
+);

@@ -42,9 +42,8 @@ func (noDriver) Open(string) (driver.Conn, error) {
 // every optional interface; where the driver lacks one it does what database/sql
 // would have done.
 type conn struct {
-	s       *Session
-	tx      *nestedTx                // the innermost begun on it; guarded by the turn
-	current atomic.Pointer[nestedTx] // the same, for who does not have the turn
+	s  *Session
+	tx atomic.Pointer[nestedTx] // the innermost begun on it; changed with the turn only
 }
 
 var (
@@ -58,15 +57,16 @@ var (
 	_ driver.Validator          = (*conn)(nil)
 )
 
-func (c *conn) setTx(tx *nestedTx) {
-	c.tx = tx
-	c.current.Store(tx)
-}
-
 func (c *conn) Close() error                       { return nil }
 func (c *conn) ResetSession(context.Context) error { return nil }
 func (c *conn) IsValid() bool                      { return true }
-func (c *conn) Begin() (driver.Tx, error)          { return c.BeginTx(context.Background(), driver.TxOptions{}) }
+
+// Begin is what driver.Conn demands; database/sql calls BeginTx.
+func (c *conn) Begin() (driver.Tx, error) {
+	return c.BeginTx(context.Background(), driver.TxOptions{})
+}
+
+// Prepare is what driver.Conn demands; database/sql calls PrepareContext.
 func (c *conn) Prepare(query string) (driver.Stmt, error) {
 	return c.PrepareContext(context.Background(), query)
 }
@@ -83,9 +83,7 @@ func (c *conn) Ping(ctx context.Context) error {
 		return nil
 	}
 	ctx, end := s.bound(ctx)
-	if end != nil {
-		defer end()
-	}
+	defer end()
 	if err := p.Ping(ctx); err != nil {
 		return s.statementFailed(c, err, false)
 	}
@@ -115,9 +113,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 		return nil, err
 	}
 	ctx, end := s.bound(ctx)
-	if end != nil {
-		defer end()
-	}
+	defer end()
 	res, err := s.exec(ctx, c, query, args)
 	if err != nil {
 		return nil, err
@@ -137,13 +133,16 @@ func (s *Session) exec(ctx context.Context, c *conn, query string, args []driver
 		return nil, err
 	}
 	res, err := execute(ctx, s.dc, query, args)
-	switch {
-	case err == nil:
-		return res, nil
-	case err == driver.ErrSkip: //nolint:errorlint // database/sql compares so too
-		return nil, err
+	return res, s.answered(c, err)
+}
+
+// answered puts the error of a text on record. driver.ErrSkip is none: nothing was sent, and
+// database/sql goes on to PrepareContext.
+func (s *Session) answered(c *conn, err error) error {
+	if err == nil || err == driver.ErrSkip { //nolint:errorlint // wrapped, it does not move database/sql to go on
+		return err
 	}
-	return nil, s.statementFailed(c, err, false)
+	return s.statementFailed(c, err, false)
 }
 
 func (s *Session) startExec(ctx context.Context, c *conn, query string, args []driver.NamedValue) (res driver.Result, joined bool, err error) {
@@ -180,9 +179,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 	ctx, end := s.bound(ctx)
 	dr, err := s.query(ctx, c, query, args)
 	if err != nil {
-		if end != nil {
-			end()
-		}
+		end()
 		return nil, err
 	}
 	s.executed(c, &t, nil)
@@ -204,13 +201,7 @@ func (s *Session) query(ctx context.Context, c *conn, query string, args []drive
 		return nil, err
 	}
 	dr, err := ask(ctx, s.dc, query, args)
-	switch {
-	case err == nil:
-		return dr, nil
-	case err == driver.ErrSkip: //nolint:errorlint // database/sql compares so too
-		return nil, err
-	}
-	return nil, s.statementFailed(c, err, false)
+	return dr, s.answered(c, err)
 }
 
 // A text is what is known of a statement's text.

@@ -18,6 +18,7 @@ import (
 type oldConn struct {
 	log  []string
 	fail func(query string) error
+	next func() error // what reading a row does; nil: the end
 }
 
 func (c *oldConn) Prepare(query string) (driver.Stmt, error) { return &oldStmt{c, query}, nil }
@@ -44,7 +45,7 @@ func (s *oldStmt) Exec(args []driver.Value) (driver.Result, error) {
 
 func (s *oldStmt) Query(args []driver.Value) (driver.Rows, error) {
 	_, err := s.Exec(args)
-	return oldRows{}, err
+	return oldRows{s.c}, err
 }
 
 func (s *oldStmt) ColumnConverter(int) driver.ValueConverter { return shout{} }
@@ -54,11 +55,17 @@ type shout struct{}
 
 func (shout) ConvertValue(v any) (driver.Value, error) { return fmt.Sprint(v, "!"), nil }
 
-type oldRows struct{}
+type oldRows struct{ c *oldConn }
 
-func (oldRows) Columns() []string         { return []string{"a"} }
-func (oldRows) Close() error              { return nil }
-func (oldRows) Next([]driver.Value) error { return io.EOF }
+func (oldRows) Columns() []string { return []string{"a"} }
+func (oldRows) Close() error      { return nil }
+
+func (r oldRows) Next([]driver.Value) error {
+	if r.c.next != nil {
+		return r.c.next()
+	}
+	return io.EOF
+}
 
 type oldConnector struct{ c *oldConn }
 
@@ -119,7 +126,7 @@ func TestBadConnectionIsNotRepeated(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			defer c.Close()
+			defer func() { _ = c.Close() }()
 			err = c.Raw(func(dc any) (err error) {
 				ps, err := dc.(driver.Conn).Prepare("SELECT 1")
 				if err != nil {
@@ -171,5 +178,32 @@ func TestPanicInDriver(t *testing.T) {
 	var lost *SessionLostError
 	if err := s.Raw(ctx, func(driver.Conn) error { return nil }); !errors.As(err, &lost) {
 		t.Errorf("the turn is free, but the session is not to be trusted: %v", err)
+	}
+}
+
+// The rest of a result set is read on behalf of a statement that comes later: the panic is that one's.
+func TestPanicInDriverWhileReadingAhead(t *testing.T) {
+	t.Parallel()
+	c, s := setupOld(t)
+	rows, err := s.DB().Query("SELECT 1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	c.next = func() error { panic("boom") }
+	func() {
+		defer func() {
+			if recover() != "boom" {
+				t.Error("the panic did not come through")
+			}
+		}()
+		_, _ = s.DB().Exec("UPDATE a SET v = 1")
+	}()
+	if !s.Broken() || s.Failed() == nil {
+		t.Errorf("broken %v, failed %v", s.Broken(), s.Failed())
+	}
+	s.Seal(nil) // waits for its turn
+	if rows.Next() || rows.Err() == nil {
+		t.Error("the result set looks complete")
 	}
 }

@@ -91,11 +91,11 @@ type Config struct {
 type Change uint8
 
 const (
-	// ChangeNo: no statement of kind sqltext.Write was sent.
+	// ChangeNo means that no statement of kind sqltext.Write was sent.
 	ChangeNo Change = iota
-	// ChangeMaybe: one was sent, but the client did not hear of a changed row: it was sent as a
-	// query (INSERT ... RETURNING), failed, locked rows only, was DDL, or matched no row.
+	// ChangeMaybe means that one was sent, but the client did not hear of a changed row: it was
+	// sent as a query (INSERT ... RETURNING), failed, locked rows only, was DDL, or matched no row.
 	ChangeMaybe
-	// ChangeYes: an Exec reported more than zero rows affected.
+	// ChangeYes means that an Exec reported more than zero rows affected.
 	ChangeYes
 )

@@ -47,7 +47,7 @@ func TestOpenRowsAndNestedStatements(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer outer.Close()
+		defer func() { _ = outer.Close() }()
 		types, err := outer.ColumnTypes()
 		if err != nil {
 			t.Fatal(err)
@@ -100,48 +100,55 @@ func TestSeveralResultSets(t *testing.T) {
 					return dsn(t) + map[bool]string{true: "&", false: "?"}[strings.Contains(dsn(t), "?")] + "multiStatements=true"
 				}
 			}
-			for nested := range 3 {
-				w := setup(t, e)
-				rows, err := w.db.Query("SELECT 1 UNION ALL SELECT 2; SELECT 'a', 'b'")
-				if err != nil {
-					t.Fatal(err)
-				}
-				disturb := func(when int) {
-					if when == nested {
-						w.must(w.db, "UPDATE a SET v = 'x'")
-					}
-				}
-				disturb(0)
-				got := ""
-				for rows.Next() {
-					var n int
-					if err := rows.Scan(&n); err != nil {
-						t.Fatal(err)
-					}
-					got += fmt.Sprint(n, " ")
-					disturb(1)
-				}
-				disturb(2)
-				if !rows.NextResultSet() {
-					t.Fatalf("no second set: %v", rows.Err())
-				}
-				if c, _ := rows.Columns(); len(c) != 2 {
-					t.Fatalf("columns %v", c)
-				}
-				for rows.Next() {
-					var a, b string
-					if err := rows.Scan(&a, &b); err != nil {
-						t.Fatal(err)
-					}
-					got += a + b
-				}
-				if rows.NextResultSet() || rows.Err() != nil || got != "1 2 ab" {
-					t.Fatalf("%q %v", got, rows.Err())
-				}
-				w.end(true)
+			for when := range 3 {
+				readSetsDisturbed(t, e, when)
 			}
 		})
 	}
+}
+
+// readSetsDisturbed runs a statement while two result sets are read: before the first (0), within it, between them.
+func readSetsDisturbed(t *testing.T, e engine, when int) {
+	t.Helper()
+	w := setup(t, e)
+	rows, err := w.db.Query("SELECT 1 UNION ALL SELECT 2; SELECT 'a', 'b'")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	disturb := func(now int) {
+		if now == when {
+			w.must(w.db, "UPDATE a SET v = 'x'")
+		}
+	}
+	disturb(0)
+	got := ""
+	for rows.Next() {
+		var n int
+		if err := rows.Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		got += fmt.Sprint(n, " ")
+		disturb(1)
+	}
+	disturb(2)
+	if !rows.NextResultSet() {
+		t.Fatalf("no second set: %v", rows.Err())
+	}
+	if c, _ := rows.Columns(); len(c) != 2 {
+		t.Fatalf("columns %v", c)
+	}
+	for rows.Next() {
+		var a, b string
+		if err := rows.Scan(&a, &b); err != nil {
+			t.Fatal(err)
+		}
+		got += a + b
+	}
+	if rows.NextResultSet() || rows.Err() != nil || got != "1 2 ab" {
+		t.Fatalf("%q %v", got, rows.Err())
+	}
+	w.end(true)
 }
 
 func TestNestedTransactions(t *testing.T) {
@@ -199,7 +206,7 @@ func TestOuterRollbackEndsInner(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		outer, _ := conn.BeginTx(t.Context(), nil)
 		inner, _ := conn.BeginTx(t.Context(), nil)
 		w.must(inner, "INSERT INTO a VALUES (4, 'x')")
@@ -209,7 +216,7 @@ func TestOuterRollbackEndsInner(t *testing.T) {
 		if err := w.s.Failed(); err != nil {
 			t.Fatalf("failed: %v", err)
 		}
-		if err := w.fails(inner, "INSERT INTO a VALUES (5, 'x')"); !strings.Contains(err.Error(), "is over") {
+		if err := w.failure(inner, "INSERT INTO a VALUES (5, 'x')"); !strings.Contains(err.Error(), "is over") {
 			t.Errorf("%v", err)
 		}
 		if err := inner.Rollback(); err != nil {
@@ -256,7 +263,7 @@ func TestFailureUndoneBySavepoint(t *testing.T) {
 		// The same with texts, as GORM sends them.
 		w.must(w.db, "SAVEPOINT Sp1")
 		w.fails(w.db, "INSERT INTO a VALUES (1, 'twice')")
-		err = w.fails(w.db, "INSERT INTO a VALUES (5, 'refused')")
+		err = w.failure(w.db, "INSERT INTO a VALUES (5, 'refused')")
 		var refused *FailedError
 		if errors.As(err, &refused) == (e.dialect == sqltext.Postgres) {
 			t.Errorf("statement in a failed branch: %v", err)
@@ -283,7 +290,7 @@ func TestFailureBeforeSavepointStays(t *testing.T) {
 	w.fails(w.db, "INSERT INTO a VALUES (1, 'twice')")
 	first := w.s.Failed()
 	w.fails(w.db, "ROLLBACK TO x")
-	if w.s.Failed() != first {
+	if !errors.Is(w.s.Failed(), first) {
 		t.Errorf("failed: %v, want %v", w.s.Failed(), first)
 	}
 	w.fails(w.db, "COMMIT")
@@ -375,21 +382,19 @@ func TestTransactionControlIsRefused(t *testing.T) {
 		for _, text := range texts {
 			w.must(w.db, "SAVEPOINT x")
 			var refused *RefusedError
-			if err := w.fails(w.db, text); !errors.As(err, &refused) || !strings.Contains(strings.ToUpper(text), refused.Word) {
+			if err := w.failure(w.db, text); !errors.As(err, &refused) || !strings.Contains(strings.ToUpper(text), refused.Word) {
 				t.Errorf("%q: %v", text, err)
 			}
 			if w.s.Failed() == nil {
 				t.Errorf("%q: not failed", text)
 			}
 			w.must(w.db, "ROLLBACK TO SAVEPOINT x")
-			if rows, err := w.db.Query(text); !errors.As(err, &refused) {
+			if err := drain(w.db, text); !errors.As(err, &refused) {
 				t.Errorf("%q as a query: %v", text, err)
-				_ = rows.Close()
 			}
 			w.must(w.db, "ROLLBACK TO SAVEPOINT x")
-			if ps, err := w.db.Prepare(text); !errors.As(err, &refused) {
+			if _, err := w.db.Prepare(text); !errors.As(err, &refused) { //nolint:sqlclosecheck // it fails, and the branch's end closes it
 				t.Errorf("%q prepared: %v", text, err)
-				_ = ps.Close()
 			}
 			w.must(w.db, "ROLLBACK TO SAVEPOINT x")
 		}
@@ -418,7 +423,7 @@ func TestOwnSavepointNamesAreRefused(t *testing.T) {
 	if _, err := w.db.BeginTx(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.fails(w.db, "RELEASE u"); !strings.Contains(err.Error(), "still open") {
+	if err := w.failure(w.db, "RELEASE u"); !strings.Contains(err.Error(), "still open") {
 		t.Error(err)
 	}
 }
@@ -442,7 +447,7 @@ func TestLostSessionIsNotReplaced(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.outside(fmt.Sprintf(kill, id))
-		err := w.fails(w.db, "INSERT INTO a VALUES (5, 'x')")
+		err := w.failure(w.db, "INSERT INTO a VALUES (5, 'x')")
 		if errors.Is(err, driver.ErrBadConn) {
 			t.Errorf("database/sql would repeat after %v", err)
 		}
@@ -450,7 +455,7 @@ func TestLostSessionIsNotReplaced(t *testing.T) {
 			t.Errorf("broken %v, failed %v, after %v", w.s.Broken(), w.s.Failed(), err)
 		}
 		var lost *SessionLostError
-		if err := w.fails(w.db, "INSERT INTO a VALUES (6, 'x')"); !errors.As(err, &lost) || errors.Is(err, driver.ErrBadConn) {
+		if err := w.failure(w.db, "INSERT INTO a VALUES (6, 'x')"); !errors.As(err, &lost) || errors.Is(err, driver.ErrBadConn) {
 			t.Errorf("the next: %v", err)
 		}
 		if err := w.s.Raw(t.Context(), func(driver.Conn) error { return nil }); !errors.As(err, &lost) {
@@ -468,26 +473,21 @@ func TestSeal(t *testing.T) {
 	each(t, func(t *testing.T, e engine) {
 		w := setup(t, e)
 		reason := errors.New("over")
-		buffered, err := w.db.Query("SELECT id FROM a")
-		if err != nil {
-			t.Fatal(err)
+		query := func() *sql.Rows {
+			rows, err := w.db.Query("SELECT id FROM a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = rows.Close() })
+			return rows
 		}
-		defer buffered.Close()
-		streaming, err := w.db.Query("SELECT id FROM a")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer streaming.Close()
+		buffered, streaming := query(), query() //nolint:rowserrcheck // asked in the loop below
 		ps, err := w.db.Prepare("SELECT id FROM a")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer ps.Close()
-		more, err := w.db.Query("SELECT id FROM a")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer more.Close()
+		defer func() { _ = ps.Close() }()
+		more := query() //nolint:rowserrcheck // as above
 		tx, _ := w.db.BeginTx(t.Context(), nil)
 		w.s.Seal(reason)
 		for name, rows := range map[string]*sql.Rows{"buffered": buffered, "streaming": streaming, "more": more} {
@@ -495,10 +495,10 @@ func TestSeal(t *testing.T) {
 				t.Errorf("%s rows: %v", name, rows.Err())
 			}
 		}
-		if err := w.fails(w.db, "INSERT INTO a VALUES (4, 'x')"); !errors.Is(err, reason) {
+		if err := w.failure(w.db, "INSERT INTO a VALUES (4, 'x')"); !errors.Is(err, reason) {
 			t.Errorf("exec: %v", err)
 		}
-		if _, err := ps.Query(); !errors.Is(err, reason) {
+		if err := ps.QueryRow().Err(); !errors.Is(err, reason) {
 			t.Errorf("prepared: %v", err)
 		}
 		if err := tx.Commit(); !errors.Is(err, reason) {
@@ -511,7 +511,7 @@ func TestSeal(t *testing.T) {
 			t.Errorf("ping: %v", err)
 		}
 		w.end(false)
-		if err := w.fails(w.s.DB(), "SELECT 1"); !strings.Contains(err.Error(), "closed") {
+		if err := w.failure(w.s.DB(), "SELECT 1"); !strings.Contains(err.Error(), "closed") {
 			t.Errorf("after release: %v", err)
 		}
 		if err := w.s.Raw(t.Context(), func(driver.Conn) error { return nil }); !errors.Is(err, ErrReleased) {
@@ -560,7 +560,7 @@ func TestPoolLimitsDoNotMatter(t *testing.T) {
 		}
 		w.must(w.db, "UPDATE a SET v = 'y'")
 	}
-	if err := ps.Close(); err != nil {
+	if err := ps.Close(); err != nil { //nolint:sqlclosecheck // while the branch is open: its end would close it
 		t.Fatal(err)
 	}
 	w.end(true)
@@ -573,7 +573,7 @@ func TestPreparedStatementsDoNotOutliveTheBranch(t *testing.T) {
 			t.Parallel()
 			w := setup(t, e)
 			w.other.SetMaxOpenConns(1)
-			if _, err := w.db.Prepare("SELECT 42"); err != nil {
+			if _, err := w.db.Prepare("SELECT 42"); err != nil { //nolint:sqlclosecheck // the branch's end has to close it
 				t.Fatal(err)
 			}
 			w.end(false)
@@ -601,21 +601,10 @@ func TestConcurrentUse(t *testing.T) {
 		for i := range workers {
 			wg.Go(func() {
 				for j := range rounds {
-					rows, err := w.db.Query("SELECT id FROM a")
-					if err != nil {
+					if _, err := ids(w.db); err != nil {
 						t.Error(err)
 						return
 					}
-					for rows.Next() {
-						var id int
-						if err := rows.Scan(&id); err != nil {
-							t.Error(err)
-						}
-					}
-					if rows.Err() != nil {
-						t.Error(rows.Err())
-					}
-					_ = rows.Close()
 					if _, err := w.db.Exec("INSERT INTO a VALUES ("+w.arg(1)+", 'x')", 100+i*rounds+j); err != nil {
 						t.Error(err)
 					}
@@ -640,13 +629,7 @@ func TestSealWhileInUse(t *testing.T) {
 		for i := range 4 {
 			wg.Go(func() {
 				for j := 0; ; j++ {
-					rows, err := w.db.Query("SELECT id FROM a")
-					if err == nil {
-						for rows.Next() {
-						}
-						err = rows.Err()
-						_ = rows.Close()
-					}
+					_, err := ids(w.db)
 					if err == nil {
 						_, err = w.db.Exec("INSERT INTO a VALUES ("+w.arg(1)+", 'x')", 1000*(i+1)+j)
 					}
@@ -744,7 +727,7 @@ func TestTransactionContext(t *testing.T) {
 					t.Error("not failed")
 				}
 				// A waiter, and one that comes later.
-				if err := w.fails(w.db, "INSERT INTO a VALUES (4, 'x')"); err == nil {
+				if err := w.failure(w.db, "INSERT INTO a VALUES (4, 'x')"); err == nil {
 					t.Error("no error")
 				}
 			})
@@ -781,7 +764,7 @@ func TestErrorWhileReadingRows(t *testing.T) {
 				if err != nil {
 					t.Skip("the driver reads ahead")
 				}
-				defer rows.Close()
+				defer func() { _ = rows.Close() }()
 				if nested {
 					w.fails(w.db, "SELECT 1") // the transaction has failed by then
 				}
@@ -802,8 +785,8 @@ func TestBufferLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rows.Close()
-	if err := w.fails(w.db, "SELECT 1"); !strings.Contains(err.Error(), "64 MiB") {
+	defer func() { _ = rows.Close() }()
+	if err := w.failure(w.db, "SELECT 1"); !strings.Contains(err.Error(), "64 MiB") {
 		t.Fatal(err)
 	}
 	n := 0
@@ -841,10 +824,8 @@ func TestChange(t *testing.T) {
 			w := setup(t, e)
 			if c.exec {
 				w.must(w.db, c.query)
-			} else if rows, err := w.db.Query(c.query); err != nil {
+			} else if err := drain(w.db, c.query); err != nil {
 				t.Fatal(err)
-			} else {
-				_ = rows.Close()
 			}
 			if got := w.s.Wrote(); got != c.want {
 				t.Errorf("%s: %v, want %v", c.query, got, c.want)
@@ -908,7 +889,7 @@ func TestStart(t *testing.T) {
 				return nil, errors.New("no")
 			}
 		})
-		if _, err := w.db.Query("SELECT 1"); err == nil { //nolint:rowserrcheck,sqlclosecheck // it fails
+		if err := drain(w.db, "SELECT 1"); err == nil {
 			t.Error("no error")
 		}
 		w.fails(w.db, "INSERT INTO a VALUES (4, 'x')") // may be outside of a transaction
@@ -979,7 +960,7 @@ func TestBufferedValuesAreCopies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	w.must(w.db, "UPDATE a SET v = 'y'")
 	n := 0
 	for rows.Next() {

@@ -24,7 +24,7 @@ type rows struct {
 	c       *conn
 	ctx     context.Context //nolint:containedctx // the statement's: the driver reads under it, too
 	dr      driver.Rows
-	end     func()   // of the statement's bounded context; may be nil
+	end     func()   // of the statement's bounded context
 	columns []string // of the set that is being read
 	read    bool     // dr is at the end of a set
 	failure error    // met in reading
@@ -88,16 +88,25 @@ func (r *rows) Next(dest []driver.Value) error {
 
 // nextStreaming reads a row from the session. The caller has the turn.
 func (r *rows) nextStreaming(dest []driver.Value) error {
-	switch err := r.dr.Next(dest); err { //nolint:errorlint // database/sql compares so too
-	case nil:
-		return nil
-	case io.EOF:
+	end, err := r.answered(r.dr.Next(dest))
+	if end {
 		r.read = true
 		return io.EOF
-	default:
-		r.failure = r.s.statementFailed(r.c, err, true)
-		return r.failure
 	}
+	return err
+}
+
+// answered puts an error of the driver's Next or NextResultSet on record, unless it is the end. As
+// in database/sql that is io.EOF itself: wrapped, it may be a connection that broke.
+func (r *rows) answered(err error) (end bool, failure error) {
+	switch err {
+	case nil:
+		return false, nil
+	case io.EOF: //nolint:errorlint // see above
+		return true, nil
+	}
+	r.failure = r.s.statementFailed(r.c, err, true)
+	return false, r.failure
 }
 
 func (r *rows) nextInMemory(dest []driver.Value) error {
@@ -143,7 +152,7 @@ func (r *rows) NextResultSet() error {
 	case r.reason != nil:
 		return r.reason
 	case len(r.sets) > 1:
-		r.free(0)
+		r.sets[0].free(r.s)
 		r.sets = r.sets[1:]
 		r.columns = r.sets[0].columns
 		return nil
@@ -160,19 +169,16 @@ func (r *rows) nextSetStreaming() error {
 	if !ok {
 		return io.EOF
 	}
-	switch err := n.NextResultSet(); err { //nolint:errorlint // database/sql compares so too
-	case nil:
-		for i := range r.sets {
-			r.free(i)
-		}
-		r.sets, r.read, r.columns = nil, false, r.dr.Columns()
-		return nil
-	case io.EOF:
+	end, err := r.answered(n.NextResultSet())
+	switch {
+	case end:
 		return io.EOF
-	default:
-		r.failure = r.s.statementFailed(r.c, err, true)
-		return r.failure
+	case err != nil:
+		return err
 	}
+	r.freeAll()
+	r.sets, r.read, r.columns = nil, false, r.dr.Columns()
+	return nil
 }
 
 // Close gives the session free. Cut short by its context, the result counts as failed.
@@ -181,9 +187,7 @@ func (r *rows) Close() error {
 		r.s.turn <- struct{}{}
 		defer r.s.leave()
 	}
-	for i := range r.sets {
-		r.free(i)
-	}
+	r.freeAll()
 	r.sets = []resultSet{{}}
 	if r.dr == nil {
 		return nil
@@ -198,9 +202,7 @@ func (r *rows) Close() error {
 func (r *rows) closeDriver() error {
 	s := r.s
 	err := r.dr.Close()
-	if r.end != nil {
-		r.end()
-	}
+	r.end()
 	r.dr = nil
 	s.open = nil
 	switch {
@@ -264,26 +266,28 @@ func (r *rows) readOn() error {
 		if !hasNext(r.dr) {
 			return nil
 		}
-		switch err := r.dr.(driver.RowsNextResultSet).NextResultSet(); err { //nolint:errorlint // as above
-		case nil:
-			r.read = false
-			columns := r.dr.Columns()
-			r.sets = append(r.sets, resultSet{columns: columns, types: typesOf(r.dr, len(columns))})
-		case io.EOF:
-			return nil
-		default:
-			r.failure = r.s.statementFailed(r.c, err, true)
-			set.err = r.failure
+		end, err := r.answered(r.dr.(driver.RowsNextResultSet).NextResultSet())
+		if end || err != nil {
+			set.err = err
 			return nil
 		}
+		r.read = false
+		columns := r.dr.Columns()
+		r.sets = append(r.sets, resultSet{columns: columns, types: typesOf(r.dr, len(columns))})
 	}
 }
 
-func (r *rows) free(i int) {
-	for _, row := range r.sets[i].rows {
-		r.s.buffered.Add(-size(row))
+func (r *rows) freeAll() {
+	for i := range r.sets {
+		r.sets[i].free(r.s)
 	}
-	r.sets[i].rows = nil
+}
+
+func (set *resultSet) free(s *Session) {
+	for _, row := range set.rows {
+		s.buffered.Add(-size(row))
+	}
+	set.rows = nil
 }
 
 // size is about what a row takes in memory.

@@ -3,7 +3,6 @@ package pinned
 import (
 	"context"
 	"database/sql/driver"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -72,8 +71,9 @@ func (p *savepoint) encloses(tx *nestedTx) bool {
 // first savepoint that does not enclose the statement, for that one's author does
 // not undo it knowingly.
 func (s *Session) position(c *conn) int64 {
+	tx := c.tx.Load()
 	for i := range s.stack {
-		if !s.stack[i].encloses(c.tx) {
+		if !s.stack[i].encloses(tx) {
 			return s.stack[i].sequence - 1
 		}
 	}
@@ -82,8 +82,9 @@ func (s *Session) position(c *conn) int64 {
 
 // ran notes that a statement of c that is not a mere read has run.
 func (s *Session) ran(c *conn) {
+	tx := c.tx.Load()
 	for i := range s.stack {
-		if !s.stack[i].encloses(c.tx) {
+		if !s.stack[i].encloses(tx) {
 			s.stack[i].foreign = true
 		}
 	}
@@ -137,8 +138,7 @@ func (s *Session) checkSavepoint(st *sqltext.Statement) error {
 			s.cfg.Resource, st.Word, st.Name, ownPrefix)
 	}
 	if st.Kind == sqltext.Release {
-		i := s.find(st.Name)
-		if i >= 0 && slices.ContainsFunc(s.stack[i:], func(p savepoint) bool { return p.own != nil && p.own.state == txOpen }) {
+		if i := s.find(st.Name); i >= 0 && s.openAbove(i) != "" {
 			return fmt.Errorf("troth: resource %s: RELEASE SAVEPOINT %s refused: a nested transaction begun after it is still open",
 				s.cfg.Resource, st.Name)
 		}
@@ -148,17 +148,14 @@ func (s *Session) checkSavepoint(st *sqltext.Statement) error {
 
 // follow applies a text about savepoints that the session has carried out.
 func (s *Session) follow(c *conn, st *sqltext.Statement) {
-	i := -1
-	if st.Name != "" {
-		i = s.find(st.Name)
-	}
+	i := s.find(st.Name)
 	switch st.Kind {
 	case sqltext.Savepoint:
 		if i >= 0 && s.cfg.Dialect == sqltext.MySQL {
 			s.stack = slices.Delete(s.stack, i, i+1) // MySQL moves the name; the others put a second one on top
 		}
 		if st.Name != "" {
-			s.push(savepoint{name: strings.Clone(st.Name), sender: c.tx})
+			s.push(savepoint{name: strings.Clone(st.Name), sender: c.tx.Load()})
 		}
 	case sqltext.RollbackTo:
 		if i >= 0 {
@@ -190,17 +187,14 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 		return nil, err
 	}
 	s.names++
-	tx := &nestedTx{c: c, parent: c.tx, name: ownPrefix + strconv.Itoa(s.names), state: txOpen}
+	tx := &nestedTx{c: c, parent: c.tx.Load(), name: ownPrefix + strconv.Itoa(s.names), state: txOpen}
 	ctx, end := s.bound(ctx)
-	err := s.command(ctx, c, "SAVEPOINT "+tx.name)
-	if end != nil {
-		end()
-	}
-	if err != nil {
+	defer end()
+	if err := s.command(ctx, c, "SAVEPOINT "+tx.name); err != nil {
 		return nil, err
 	}
 	tx.sequence = s.push(savepoint{name: tx.name, own: tx})
-	c.setTx(tx)
+	c.tx.Store(tx)
 	return tx, nil
 }
 
@@ -264,14 +258,14 @@ func (tx *nestedTx) end() {
 		tx.state = txEnded
 	}
 	c := tx.c
-	for c.tx != nil && c.tx.called {
-		c.setTx(c.tx.parent)
+	for in := c.tx.Load(); in != nil && in.called; in = in.parent {
+		c.tx.Store(in.parent)
 	}
 }
 
 // checkNested refuses statements in a nested transaction that one around it has undone.
 func (s *Session) checkNested(c *conn) error {
-	if c.tx == nil || c.tx.state != txUndone {
+	if tx := c.tx.Load(); tx == nil || tx.state != txUndone {
 		return nil
 	}
 	return s.failIn(c, fmt.Errorf("troth: resource %s: the nested transaction is over: one around it was rolled back", s.cfg.Resource))
@@ -309,19 +303,11 @@ func (s *Session) lifetime() context.Context {
 
 // command sends a text without arguments and result.
 func (s *Session) command(ctx context.Context, c *conn, text string) error {
-	if !s.begun && s.cfg.StartExec != nil {
-		if _, joined, err := s.startExec(ctx, c, text, nil); joined {
-			return err
-		}
-	}
-	if err := s.start(ctx, c); err != nil {
+	_, err := s.exec(ctx, c, text, nil)
+	if err != driver.ErrSkip { //nolint:errorlint // as database/sql compares
 		return err
 	}
-	_, err := execute(ctx, s.dc, text, nil)
-	if errors.Is(err, driver.ErrSkip) {
-		err = executePrepared(ctx, s.dc, text)
-	}
-	if err != nil {
+	if err := executePrepared(ctx, s.dc, text); err != nil {
 		return s.statementFailed(c, err, false)
 	}
 	return nil

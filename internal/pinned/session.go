@@ -168,11 +168,8 @@ func (s *Session) sealLocked() {
 		s.open.shut(s.sealReason())
 	}
 	s.stmts.closeAll()
-	for i := range s.stack {
-		if tx := s.stack[i].own; tx != nil && tx.state == txOpen {
-			s.fail(1, fmt.Errorf("troth: resource %s: a nested transaction was neither committed nor rolled back", s.cfg.Resource))
-			break
-		}
+	if s.openAbove(-1) != "" {
+		s.fail(1, fmt.Errorf("troth: resource %s: a nested transaction was neither committed nor rolled back", s.cfg.Resource))
 	}
 	s.mu.Lock()
 	s.final = true
@@ -256,10 +253,16 @@ func (s *Session) enter(ctx context.Context, c *conn) error {
 	if err := s.wait(ctx, c); err != nil {
 		return err
 	}
+	admitted := false
+	defer func() {
+		if !admitted {
+			s.giveBack(recover())
+		}
+	}()
 	if err := s.admit(ctx, c); err != nil {
-		s.leave()
 		return err
 	}
+	admitted = true
 	return nil
 }
 
@@ -288,8 +291,10 @@ func (s *Session) admit(ctx context.Context, c *conn) error {
 
 // leave gives the turn back. It must be deferred: a panic of the driver leaves
 // the session in a state that nobody knows.
-func (s *Session) leave() {
-	if p := recover(); p != nil {
+func (s *Session) leave() { s.giveBack(recover()) }
+
+func (s *Session) giveBack(p any) {
+	if p != nil {
 		err := fmt.Errorf("troth: resource %s: panic in the driver: %v", s.cfg.Resource, p)
 		s.lose(err)
 		s.fail(1, err)
@@ -327,19 +332,19 @@ func (s *Session) contextEnded(err error) error {
 	return fmt.Errorf("troth: resource %s: the transaction is over: %w (%w)", s.cfg.Resource, context.Cause(s.cfg.Context), err)
 }
 
-// bound gives ctx the transaction's end. end, if not nil, must be called when the statement is over.
+// bound gives ctx the transaction's end. end must be called when the statement is over.
 func (s *Session) bound(ctx context.Context) (bounded context.Context, end func()) {
 	tx := s.cfg.Context
 	if tx == nil {
-		return ctx, nil
+		return ctx, func() {}
 	}
 	if ctx.Done() == nil { // never ends by itself
-		return valuesOf{Context: tx, values: ctx}, nil
+		return valuesOf{Context: tx, values: ctx}, func() {}
 	}
 	// context.WithoutCancel keeps the value and loses the end. Its plain use is caught above; who
 	// puts an end of his own on it has his statement run until then.
 	if ctx == tx || s.key != nil && ctx.Value(s.cfg.ContextKey) == s.key {
-		return ctx, nil
+		return ctx, func() {}
 	}
 	bounded, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(tx, func() { cancel(context.Cause(tx)) })
@@ -351,8 +356,8 @@ func (s *Session) bound(ctx context.Context) (bounded context.Context, end func(
 
 // valuesOf is a context that ends with one and has the values of another.
 type valuesOf struct {
-	context.Context
-	values context.Context //nolint:containedctx // a context made of two
+	context.Context //nolint:containedctx // a context made of two
+	values          context.Context
 }
 
 func (c valuesOf) Value(key any) any { return c.values.Value(key) }
@@ -383,7 +388,7 @@ func (s *Session) failWaiting(c *conn, err error) error {
 		return s.sealReason()
 	}
 	at := int64(1)
-	if tx := c.current.Load(); tx != nil {
+	if tx := c.tx.Load(); tx != nil {
 		at = tx.sequence + 1
 	}
 	s.fail(at, err)

@@ -156,7 +156,7 @@ type execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// must runs a statement that has to succeed; fails one that has to fail.
+// must runs a statement that has to succeed.
 func (w *world) must(x execer, query string, args ...any) {
 	w.t.Helper()
 	if _, err := x.ExecContext(context.Background(), query, args...); err != nil {
@@ -164,9 +164,16 @@ func (w *world) must(x execer, query string, args ...any) {
 	}
 }
 
-func (w *world) fails(x execer, query string, args ...any) error {
+// fails runs a statement that has to fail.
+func (w *world) fails(x execer, query string) {
 	w.t.Helper()
-	_, err := x.ExecContext(context.Background(), query, args...)
+	_ = w.failure(x, query)
+}
+
+// failure is fails for who wants to look at the error.
+func (w *world) failure(x execer, query string) error {
+	w.t.Helper()
+	_, err := x.ExecContext(context.Background(), query)
 	if err == nil {
 		w.t.Fatalf("%s: no error", query)
 	}
@@ -176,23 +183,41 @@ func (w *world) fails(x execer, query string, args ...any) error {
 // values returns the ids of the table as seen outside of the branch.
 func (w *world) values() string {
 	w.t.Helper()
-	rows, err := w.other.Query("SELECT id FROM a ORDER BY id")
+	all, err := ids(w.other)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer rows.Close()
-	var ids []string
+	return all
+}
+
+// ids reads the ids of the table through db.
+func ids(db *sql.DB) (string, error) {
+	rows, err := db.Query("SELECT id FROM a ORDER BY id")
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = rows.Close() }()
+	var all []string
 	for rows.Next() {
 		var id string
 		if err := rows.Scan(&id); err != nil {
-			w.t.Fatal(err)
+			return "", err
 		}
-		ids = append(ids, id)
+		all = append(all, id)
 	}
-	if rows.Err() != nil {
-		w.t.Fatal(rows.Err())
+	return strings.Join(all, " "), rows.Err()
+}
+
+// drain reads what a query returns.
+func drain(db *sql.DB, query string) error {
+	rows, err := db.Query(query)
+	if err != nil {
+		return err
 	}
-	return strings.Join(ids, " ")
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+	}
+	return rows.Err()
 }
 
 // arg numbers a placeholder in the engine's way.

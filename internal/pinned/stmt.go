@@ -44,9 +44,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 		return nil, err
 	}
 	ctx, end := s.bound(ctx)
-	if end != nil {
-		defer end()
-	}
+	defer end()
 	if err := s.start(ctx, c); err != nil {
 		return nil, err
 	}
@@ -110,9 +108,7 @@ func (st *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driv
 		return nil, err
 	}
 	ctx, end := s.bound(ctx)
-	if end != nil {
-		defer end()
-	}
+	defer end()
 	res, err := executeStmt(ctx, st.ds, args)
 	if err != nil {
 		return nil, s.statementFailed(c, err, false)
@@ -134,9 +130,7 @@ func (st *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (dri
 	ctx, end := s.bound(ctx)
 	dr, err := askStmt(ctx, st.ds, args)
 	if err != nil {
-		if end != nil {
-			end()
-		}
+		end()
 		return nil, s.statementFailed(c, err, false)
 	}
 	s.executed(c, &st.t, nil)

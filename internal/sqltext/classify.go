@@ -9,6 +9,8 @@ import (
 func (s *scanner) statement() Statement {
 	var st Statement
 	st.Kind, st.Word, st.Name = s.classify()
+	for s.step() != tokenEnd { // what did not matter to classify
+	}
 	switch {
 	case s.unterminated && s.exposed:
 		// A server that is older than the executable comment is for sees other quotes than we do.
@@ -26,7 +28,7 @@ func (s *scanner) statement() Statement {
 	return st
 }
 
-// classify reads up to the end of the statement.
+// classify reads as much of the statement as it takes to tell its kind.
 func (s *scanner) classify() (k Kind, what, name string) {
 	t := s.step()
 	for t == tokenOpen { // (SELECT ...) UNION (SELECT ...)
@@ -36,7 +38,6 @@ func (s *scanner) classify() (k Kind, what, name string) {
 		return Empty, "", ""
 	}
 	if t != tokenWord {
-		s.finish()
 		return Write, "", ""
 	}
 	return s.byFirstWord(s.keyword())
@@ -55,17 +56,14 @@ func (s *scanner) byFirstWord(w word) (k Kind, what, name string) {
 	case wordExplain:
 		return s.explain(), "EXPLAIN", ""
 	case wordShow:
-		s.finish()
 		return Read, "SHOW", ""
 	case wordSet:
 		return s.set()
 	case wordBegin:
-		s.finish()
 		return TransactionControl, "BEGIN", ""
 	case wordStart:
 		return s.begin()
 	case wordCommit:
-		s.finish()
 		return TransactionControl, "COMMIT", ""
 	case wordRollback:
 		return s.rollback()
@@ -90,7 +88,6 @@ func (s *scanner) byFirstWord(w word) (k Kind, what, name string) {
 	case SQLite:
 		return s.byFirstWordSQLite(w)
 	}
-	s.finish()
 	return Write, "", ""
 }
 
@@ -109,7 +106,6 @@ func (s *scanner) byFirstWordPostgres(w word) (k Kind, what, name string) {
 	case wordReset:
 		k, what = Setting, "RESET"
 	}
-	s.finish()
 	return k, what, ""
 }
 
@@ -130,7 +126,6 @@ func (s *scanner) byFirstWordSQLite(w word) (k Kind, what, name string) {
 			}
 		}
 	}
-	s.finish()
 	return k, what, ""
 }
 
@@ -155,15 +150,15 @@ func (s *scanner) byFirstWordMySQL(w word) (k Kind, what, name string) {
 		if s.step() == tokenWord && s.keyword() == wordIndex {
 			k, what = ImplicitCommit, "LOAD INDEX"
 		}
-	case wordAlter, wordBackup, wordCache, wordChange, wordCheck, wordClone, wordFlush, wordGrant, wordImport,
-		wordInstall, wordLock, wordOptimize, wordRename, wordRepair, wordReset, wordRestart, wordRevoke,
-		wordShutdown, wordStop, wordTruncate, wordUninstall, wordUnlock:
-		k, what = ImplicitCommit, implicit[w]
+	default:
+		if what = implicit[w]; what != "" {
+			k = ImplicitCommit
+		}
 	}
-	s.finish()
 	return k, what, ""
 }
 
+// implicit has the first words after which nothing else need be known: they all commit.
 var implicit = [256]string{
 	wordAlter: "ALTER", wordBackup: "BACKUP", wordCache: "CACHE INDEX", wordChange: "CHANGE", wordCheck: "CHECK",
 	wordClone: "CLONE", wordFlush: "FLUSH", wordGrant: "GRANT", wordImport: "IMPORT", wordInstall: "INSTALL",
@@ -180,7 +175,6 @@ func (s *scanner) begin() (k Kind, what, name string) {
 	} else if s.dialect == MySQL {
 		k = ImplicitCommit
 	}
-	s.finish()
 	return k, what, ""
 }
 
@@ -199,28 +193,21 @@ func (s *scanner) rollback() (k Kind, what, name string) {
 		}
 		break
 	}
-	s.finish()
 	return TransactionControl, "ROLLBACK", ""
 }
 
-// name reads the name of a savepoint in the token t, and the rest of the statement. It returns
-// nothing unless the name is the last token.
+// name reads the name of a savepoint in the token t. It returns nothing unless that is the last one.
 func (s *scanner) name(t token) string {
 	text := s.text[s.start:s.pos]
 	switch {
-	case t == tokenEnd:
-		return ""
 	case t == tokenWord:
 		text = s.fold(text)
-	case s.unterminated:
-		text = ""
-	case t == tokenQuoted, t == tokenString && s.dialect == SQLite:
+	case (t == tokenQuoted || t == tokenString && s.dialect == SQLite) && !s.unterminated:
 		text = s.unquote(text)
 	default:
-		text = ""
+		return ""
 	}
 	if s.step() != tokenEnd {
-		s.finish()
 		return ""
 	}
 	return text
@@ -309,7 +296,6 @@ func (s *scanner) create() (k Kind, what, name string) {
 		}
 		break
 	}
-	s.finish()
 	return k, "CREATE", ""
 }
 
@@ -325,10 +311,8 @@ func (s *scanner) analyze() (k Kind, what, name string) {
 			*s = rest
 			return k, what, name
 		}
-		s.finish()
 		return ImplicitCommit, "ANALYZE", ""
 	}
-	s.finish()
 	return Write, "ANALYZE", ""
 }
 
@@ -347,7 +331,6 @@ func (s *scanner) explain() Kind {
 // set is SET, in which MySQL hides the transaction's settings and other statements.
 func (s *scanner) set() (k Kind, what, name string) {
 	if s.dialect != MySQL {
-		s.finish()
 		return Setting, "SET", ""
 	}
 	t := s.step()
@@ -365,25 +348,20 @@ func (s *scanner) set() (k Kind, what, name string) {
 			at++
 			continue
 		case t == tokenQuoted && at != 1 && s.quotedAutocommit():
-			s.finish()
 			return TransactionControl, "SET AUTOCOMMIT", ""
 		case t == tokenWord:
 			w := s.keyword()
 			switch {
 			case w == wordAutocommit && at != 1: // @autocommit is a variable of the user
-				s.finish()
 				return TransactionControl, "SET AUTOCOMMIT", ""
 			case first && (w == wordSession || w == wordLocal || w == wordGlobal):
 				at = 0
 				continue
 			case first && w == wordTransaction:
-				s.finish()
 				return TransactionControl, "SET TRANSACTION", ""
 			case first && w == wordPassword:
-				s.finish()
 				return ImplicitCommit, "SET PASSWORD", ""
 			case first && w == wordDefault:
-				s.finish()
 				return ImplicitCommit, "SET DEFAULT ROLE", ""
 			case first && w == wordStatement:
 				return s.setStatement()

@@ -338,9 +338,3 @@ func (s *scanner) countBlocks(w word) {
 	}
 	s.before[1] = w
 }
-
-// finish skips the rest of the statement.
-func (s *scanner) finish() {
-	for s.step() != tokenEnd {
-	}
-}

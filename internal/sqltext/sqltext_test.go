@@ -267,8 +267,10 @@ func TestStatements(t *testing.T) {
 		{Postgres, "select 1 /* ; /* ; */ ; commit */; select 2", []Kind{Read, Read}},
 		{Postgres, "select 1 - -1; select 1--; \n;commit", []Kind{Read, Read, TransactionControl}},
 		{Postgres, "create rule r as on insert to t do (select 1; select 2); commit", []Kind{Write, TransactionControl}},
-		{Postgres, "create or replace function f() returns int language sql begin atomic select case when true then 1 end; select 2; end; commit",
-			[]Kind{Write, TransactionControl}},
+		{
+			Postgres, "create or replace function f() returns int language sql begin atomic select case when true then 1 end; select 2; end; commit",
+			[]Kind{Write, TransactionControl},
+		},
 		{Postgres, "create procedure p() as $$ begin commit; end $$ language plpgsql; select 1", []Kind{Write, Read}},
 		{Postgres, "create function f() returns int as 'begin' language sql; commit", []Kind{Write, TransactionControl}},
 		{Postgres, "create; commit", []Kind{Write, TransactionControl}},
@@ -288,8 +290,10 @@ func TestStatements(t *testing.T) {
 		{MySQL, "analyze select 1; commit", []Kind{Read, TransactionControl}},
 
 		{SQLite, "select [;commit;]; commit", []Kind{Read, TransactionControl}},
-		{SQLite, "create trigger x after insert on t begin update t set a=1; select case when 1 then 2 end; end; commit",
-			[]Kind{Write, TransactionControl}},
+		{
+			SQLite, "create trigger x after insert on t begin update t set a=1; select case when 1 then 2 end; end; commit",
+			[]Kind{Write, TransactionControl},
+		},
 		{SQLite, "create temp trigger x after insert on t begin delete from t; end", []Kind{Write}},
 		{SQLite, "pragma table_info(t); commit", []Kind{Read, TransactionControl}},
 	} {

@@ -51,7 +51,6 @@ const (
 	wordPassword
 	wordPragma
 	wordPrepare
-	wordPrepared
 	wordProcedure
 	wordRelease
 	wordRename
@@ -61,7 +60,6 @@ const (
 	wordRestart
 	wordRevoke
 	wordRollback
-	wordRule
 	wordSavepoint
 	wordSelect
 	wordSession
@@ -203,8 +201,6 @@ func (s *scanner) keyword() word {
 		return wordPragma
 	case "PREPARE":
 		return wordPrepare
-	case "PREPARED":
-		return wordPrepared
 	case "PROCEDURE":
 		return wordProcedure
 	case "RELEASE":
@@ -223,8 +219,6 @@ func (s *scanner) keyword() word {
 		return wordRevoke
 	case "ROLLBACK":
 		return wordRollback
-	case "RULE":
-		return wordRule
 	case "SAVEPOINT":
 		return wordSavepoint
 	case "SELECT":

@@ -119,6 +119,9 @@ func (p *pass) prove(ctx context.Context, place Place, rec Decision) bool {
 		}
 		var h *HeuristicError
 		if errors.As(err, &h) {
+			if gone, lerr := p.forgotten(ctx, place, rec.GID); gone || lerr != nil {
+				return false // another process proved and forgot it while we looked
+			}
 			p.mgr.reportHeuristic(h)
 		}
 		p.fail(&BranchError{Resource: b.Resource, Op: "recover", Err: err, Hint: "the commit record of " + string(rec.GID) + " is kept"})

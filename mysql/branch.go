@@ -56,6 +56,7 @@ func (b *branch) name() error {
 		return err
 	}
 	b.xid = xid
+	b.xid.Session = b.thread.session()
 	b.r.memory.takeOff(xid, b.thread)
 	return nil
 }
@@ -171,7 +172,7 @@ func (b *branch) ready(ctx context.Context, xid troth.XID) error {
 			return err
 		}
 	}
-	if xid != (troth.XID{}) && xid != b.xid {
+	if xid != (troth.XID{}) && bare(xid) != bare(b.xid) {
 		return fmt.Errorf("mysql: the branch was begun as %s and is asked to vote as %s", b.xid, xid)
 	}
 	return nil

@@ -31,6 +31,7 @@ func (r *Resource) Finish(ctx context.Context, xid troth.XID, outcome troth.Outc
 		return err
 	}
 	f := finisher{r: r, o: o, xid: xid}
+	f.holder, f.held = parseSession(xid.Session)
 	if e, ok := parseEvidence(evidence); ok {
 		f.holder, f.held = e.thread, true
 		f.mine = e.schema == schemaHash(o.schema)
@@ -38,9 +39,15 @@ func (r *Resource) Finish(ctx context.Context, xid troth.XID, outcome troth.Outc
 	if t, ok := r.memory.flight(xid); ok {
 		f.holder, f.held, f.lost = t, true, true
 	}
+	if xid.Session == "" && f.held { // the branch is named by a record, not by the server
+		f.xid.Session = f.holder.session()
+	}
 	err = o.reserve.Do(ctx, func(ctx context.Context, c *sql.Conn) error {
 		f.conn = c
 		if _, err := c.ExecContext(ctx, "SET SESSION autocommit = 1"); err != nil {
+			return err
+		}
+		if err := f.findName(ctx); err != nil {
 			return err
 		}
 		switch outcome {
@@ -72,6 +79,25 @@ type finisher struct {
 
 	table string // where the branch's witness is looked for
 	mine  bool   // and nowhere else: what is not there is nowhere
+}
+
+// findName completes the name of a branch that a record without evidence gave:
+// the server's list has it, if the branch is still prepared.
+func (f *finisher) findName(ctx context.Context) error {
+	if f.xid.Session != "" {
+		return nil
+	}
+	list, err := prepared(ctx, f.conn)
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		if p.Ours && bare(p.XID) == f.xid {
+			f.xid = p.XID
+			f.holder, f.held = parseSession(p.XID.Session)
+		}
+	}
+	return nil
 }
 
 // commit ends a branch whose transaction is committed. Only the witness row is a

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/troth-tx/troth"
@@ -84,7 +85,7 @@ func part(b []byte) string {
 }
 
 // Blocked implements [troth.Inspector]. It needs the PROCESS privilege. While the
-// session that prepared lives, and is of this process, the answer is exact. These
+// session that prepared lives the answer is exact. These
 // servers do not tell which of the branches without a session is in the way: then
 // the sessions that wait for any of them are listed.
 func (r *Resource) Blocked(ctx context.Context, native string) ([]troth.Blocked, error) {
@@ -92,7 +93,7 @@ func (r *Resource) Blocked(ctx context.Context, native string) ([]troth.Blocked,
 	if err != nil {
 		return nil, err
 	}
-	holder := r.memory.holderOf(native)
+	holder := holderOf(native)
 	var list []troth.Blocked
 	err = o.reserve.Do(ctx, func(ctx context.Context, c *sql.Conn) error {
 		if holder.id != 0 {
@@ -114,17 +115,19 @@ func (r *Resource) Blocked(ctx context.Context, native string) ([]troth.Blocked,
 	return list, nil
 }
 
-// holderOf is the session of this process that works for a branch, by the name
-// that Recover gave the branch; the zero thread if none does.
-func (m *memory) holderOf(name string) thread {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for x, t := range m.flights {
-		if native(int64(troth.FormatID), []byte(x.GTRID()), []byte(x.BQUAL())) == name {
-			return t
-		}
+// holderOf is the session that prepared a branch, by the name that Recover gave
+// the branch; the zero thread if the name does not tell.
+func holderOf(name string) thread {
+	parts := strings.Split(name, "'") // 'gtrid','bqual',format id
+	if len(parts) != 5 {
+		return thread{}
 	}
-	return thread{}
+	x, err := troth.ParseXA(troth.FormatID, parts[1], parts[3])
+	if err != nil {
+		return thread{}
+	}
+	t, _ := parseSession(x.Session)
+	return t
 }
 
 // waiting lists the sessions that wait for a lock of the session holder; 0 stands

@@ -10,6 +10,7 @@ import (
 	"io"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -36,6 +37,33 @@ const bootSlack = 3
 
 func (t thread) sameServerRun(boot int64) bool {
 	return t.boot-bootSlack <= boot && boot <= t.boot+bootSlack
+}
+
+// session is the thread in the name of the branch that it prepares: "<id>-<boot>",
+// in base 36. Whoever finds the branch knows from it which session may hold it. It
+// is a durable format.
+func (t thread) session() string {
+	return strconv.FormatUint(t.id, 36) + "-" + strconv.FormatInt(t.boot, 36)
+}
+
+// parseSession reads what session wrote; false if s is anything else.
+func parseSession(s string) (thread, bool) {
+	id, boot, _ := strings.Cut(s, "-")
+	var t thread
+	var errID, errBoot error
+	t.id, errID = strconv.ParseUint(id, 36, 64)
+	t.boot, errBoot = strconv.ParseInt(boot, 36, 64)
+	if errID != nil || errBoot != nil || t.session() != s {
+		return thread{}, false
+	}
+	return t, true
+}
+
+// bare is the name of a branch without its session: what the transaction manager
+// calls it.
+func bare(x troth.XID) troth.XID {
+	x.Session = ""
+	return x
 }
 
 // evidence is what a branch record says of a prepared branch: which session holds
@@ -85,7 +113,7 @@ const (
 type memory struct {
 	mu       sync.Mutex
 	sessions map[driver.Conn]thread
-	flights  map[troth.XID]thread
+	flights  map[troth.XID]thread // by bare name
 }
 
 func newMemory() *memory {
@@ -122,7 +150,7 @@ func (m *memory) learn(dc driver.Conn, t thread) {
 func (m *memory) flight(x troth.XID) (thread, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	t, ok := m.flights[x]
+	t, ok := m.flights[bare(x)]
 	return t, ok
 }
 
@@ -132,13 +160,13 @@ func (m *memory) takeOff(x troth.XID, t thread) {
 	if len(m.flights) >= flightsMax {
 		evict(m.flights, func(troth.XID) bool { return false })
 	}
-	m.flights[x] = t
+	m.flights[bare(x)] = t
 }
 
 func (m *memory) land(x troth.XID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.flights, x)
+	delete(m.flights, bare(x))
 }
 
 // evict drops the entries that are dead, or any one if none is.

@@ -196,6 +196,7 @@ func (w *world) beginWith(r *Resource, xid troth.XID, level sql.IsolationLevel) 
 	}
 	w.Cleanup(func() { b.Close(); cancel() })
 	inner := b.(*branch)
+	xid.Session = inner.thread.session()
 	return &testBranch{branch: inner, xid: xid, db: inner.session.DB(), cancel: cancel}
 }
 
@@ -258,7 +259,7 @@ func (w *world) listed(r *Resource, xid troth.XID) bool {
 	w.Helper()
 	list, err := r.Recover(w.ctx)
 	w.must(err)
-	return slices.ContainsFunc(list, func(p troth.Prepared) bool { return p.Ours && p.XID == xid })
+	return slices.ContainsFunc(list, func(p troth.Prepared) bool { return p.Ours && (p.XID == xid || bare(p.XID) == xid) })
 }
 
 func (w *world) wantListed(xid troth.XID, want bool) {

@@ -83,7 +83,8 @@ type SQL struct {
 	SessionID string
 	Kill      func(id int64) string
 
-	// Finish ends a prepared branch by hand, as an operator would.
+	// Finish ends a prepared branch by hand, as an operator would, who reads its name
+	// in the database's list.
 	Finish func(xid troth.XID, outcome troth.Outcome) string
 
 	// Foreign makes a prepared transaction of another program, on one session that

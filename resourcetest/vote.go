@@ -211,9 +211,14 @@ func (w *world) orphan(id int) *branch {
 // database has not let go of the branch yet.
 func (w *world) byHand(b *branch, outcome troth.Outcome) {
 	w.Helper()
-	var err error
+	list, err := w.res.Recover(w.ctx)
+	w.must(err)
+	xid, ok := find(list, b.xid)
+	if !ok {
+		w.Fatalf("%v is not listed", b.xid)
+	}
 	if !w.until(func() bool {
-		_, err = w.db.Outside.ExecContext(w.ctx, w.f.SQL.Finish(b.xid, outcome))
+		_, err = w.db.Outside.ExecContext(w.ctx, w.f.SQL.Finish(xid, outcome))
 		return err == nil
 	}) {
 		w.Fatal(err)

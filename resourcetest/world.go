@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -185,7 +184,20 @@ func (w *world) listed(r troth.Resource, xid troth.XID) bool {
 	w.Helper()
 	list, err := r.Recover(w.ctx)
 	w.must(err)
-	return slices.ContainsFunc(list, func(p troth.Prepared) bool { return p.Ours && p.XID == xid })
+	_, ok := find(list, xid)
+	return ok
+}
+
+// find finds a branch in a list. Its name there may tell its session too.
+func find(list []troth.Prepared, xid troth.XID) (troth.XID, bool) {
+	for _, p := range list {
+		name := p.XID
+		name.Session = ""
+		if p.Ours && name == xid {
+			return p.XID, true
+		}
+	}
+	return troth.XID{}, false
 }
 
 func (w *world) wantListed(r troth.Resource, xid troth.XID, want bool) {

@@ -198,7 +198,7 @@ func (m *MariaDB) CreateDatabase(ctx context.Context, name string) error {
 // [MariaDB.RollbackPrepared]. A database that does not exist is no error.
 func (m *MariaDB) DropDatabase(ctx context.Context, name string) error {
 	return m.withDB("", func(db *sql.DB) error {
-		ids, err := queryStrings(ctx, db, "SELECT id FROM information_schema.processlist WHERE db = ?", name)
+		ids, err := sessions(ctx, db, func(_, database string) bool { return database == name })
 		if err != nil {
 			return err
 		}
@@ -225,7 +225,11 @@ func (m *MariaDB) DropDatabase(ctx context.Context, name string) error {
 func (m *MariaDB) RollbackPrepared(ctx context.Context) error {
 	return m.withDB("", func(db *sql.DB) error {
 		db.SetMaxOpenConns(1)
-		ids, err := queryStrings(ctx, db, "SELECT id FROM information_schema.processlist WHERE id <> connection_id() AND user <> 'system user'")
+		var own string
+		if err := db.QueryRowContext(ctx, "SELECT connection_id()").Scan(&own); err != nil {
+			return err
+		}
+		ids, err := sessions(ctx, db, func(id, _ string) bool { return id != own })
 		if err != nil {
 			return err
 		}
@@ -236,6 +240,30 @@ func (m *MariaDB) RollbackPrepared(ctx context.Context) error {
 		}
 		return rollbackAll(ctx, db)
 	})
+}
+
+// sessions lists the ids of the sessions that want holds for, without the
+// server's own threads. information_schema.processlist would be shorter and crashes
+// the server (10.11.19) while sessions come and go.
+func sessions(ctx context.Context, db *sql.DB, want func(id, database string) bool) ([]string, error) {
+	rows, err := db.QueryContext(ctx, "SHOW PROCESSLIST")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // read to its end, or the error is Err's
+	var ids []string
+	for rows.Next() {
+		var id, user string
+		var database sql.NullString
+		var rest sql.RawBytes
+		if err := rows.Scan(&id, &user, &rest, &database, &rest, &rest, &rest, &rest, &rest); err != nil {
+			return nil, err
+		}
+		if user != "system user" && want(id, database.String) {
+			ids = append(ids, id)
+		}
+	}
+	return ids, rows.Err()
 }
 
 // rollbackAll tries again until none is left: as long as a session that was

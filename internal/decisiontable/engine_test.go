@@ -104,9 +104,11 @@ func mustLookup(t *testing.T, table *Table, gid troth.GID, want troth.Outcome) {
 	}
 }
 
-func mustExec(t *testing.T, db interface {
-	ExecContext(context.Context, string, ...any) (sql.Result, error)
-}, statements ...string) {
+type execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+func mustExec(t *testing.T, db execer, statements ...string) {
 	t.Helper()
 	for _, s := range statements {
 		if _, err := db.ExecContext(t.Context(), s); err != nil {

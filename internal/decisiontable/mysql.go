@@ -100,6 +100,7 @@ func (mysql) insertMeta(meta string) string {
 func (mysql) now() string {
 	return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6))"
 }
+
 func (mysql) at() string {
 	return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', created_at)"
 }

@@ -39,8 +39,8 @@ func awaitWaiter(t *testing.T, e engine, db *sql.DB, n int) {
 	case Postgres:
 		query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 	case MySQL:
-		query = "SELECT count(*) FROM information_schema.innodb_trx x JOIN information_schema.processlist p" +
-			" ON p.id = x.trx_mysql_thread_id WHERE x.trx_state = 'LOCK WAIT' AND p.db = DATABASE()"
+		query = "SELECT count(DISTINCT x.trx_id) FROM information_schema.innodb_trx x JOIN information_schema.innodb_locks l" +
+			" ON l.lock_trx_id = x.trx_id WHERE x.trx_state = 'LOCK WAIT' AND l.lock_table LIKE CONCAT('`', DATABASE(), '`.%')"
 	case SQLite:
 		time.Sleep(100 * time.Millisecond)
 		return

@@ -21,7 +21,7 @@ func BenchmarkDecide(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				defer l.Close(context.Background())
+				defer closeLog(b, l)
 				branches := []troth.BranchRecord{{Resource: "athos", Branch: 1, Evidence: "123456"}, {Resource: "porthos", Branch: 2}}
 				ctx := context.Background()
 				before := l.syncs.Load()

@@ -157,7 +157,7 @@ func (l *Log) Open(ctx context.Context, cfg troth.RegisterConfig) error {
 	if cfg.Logger != nil {
 		l.logger.Store(cfg.Logger)
 		for _, note := range l.notes {
-			cfg.Logger.WarnContext(ctx, note)
+			cfg.Logger.WarnContext(ctx, "decision log needs a look", "note", note)
 		}
 	}
 	return nil

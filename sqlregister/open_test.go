@@ -251,8 +251,10 @@ func BenchmarkDecide(b *testing.B) {
 }
 
 func decideOne(b *testing.B, reg *Register) {
-	d := troth.Decision{GID: troth.NewGID("bank", time.Now()), Outcome: troth.Committed,
-		Branches: []troth.BranchRecord{{Resource: "athos", Branch: 1, Evidence: "4711"}, {Resource: "porthos", Branch: 2}}}
+	d := troth.Decision{
+		GID: troth.NewGID("bank", time.Now()), Outcome: troth.Committed,
+		Branches: []troth.BranchRecord{{Resource: "athos", Branch: 1, Evidence: "4711"}, {Resource: "porthos", Branch: 2}},
+	}
 	if _, err := reg.Decide(b.Context(), d); err != nil {
 		b.Error(err)
 	}

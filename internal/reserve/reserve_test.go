@@ -24,12 +24,18 @@ var engines = []struct {
 	name, driver, session, kill string
 	dsn                         func(t *testing.T) string
 }{
-	{"pgx", "pgx", "SELECT pg_backend_pid()", "SELECT pg_terminate_backend($1, 5000)",
-		func(t *testing.T) string { return dbtest.SharedPostgres(t, 0).NewDatabase(t) }},
-	{"pq", "postgres", "SELECT pg_backend_pid()", "SELECT pg_terminate_backend($1, 5000)",
-		func(t *testing.T) string { return dbtest.SharedPostgres(t, 0).NewDatabase(t) }},
-	{"mariadb", "mysql", "SELECT connection_id()", "KILL ?",
-		func(t *testing.T) string { return dbtest.SharedMariaDB(t, 0).NewDatabase(t) }},
+	{
+		"pgx", "pgx", "SELECT pg_backend_pid()", "SELECT pg_terminate_backend($1, 5000)",
+		func(t *testing.T) string { return dbtest.SharedPostgres(t, 0).NewDatabase(t) },
+	},
+	{
+		"pq", "postgres", "SELECT pg_backend_pid()", "SELECT pg_terminate_backend($1, 5000)",
+		func(t *testing.T) string { return dbtest.SharedPostgres(t, 0).NewDatabase(t) },
+	},
+	{
+		"mariadb", "mysql", "SELECT connection_id()", "KILL ?",
+		func(t *testing.T) string { return dbtest.SharedMariaDB(t, 0).NewDatabase(t) },
+	},
 }
 
 type bench struct {

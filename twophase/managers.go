@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,17 +45,24 @@ type member struct {
 	branch   func(context.Context, *troth.Tx) (*sql.DB, error) // the resource's DB method
 }
 
-// options are what the Manager must know of a transaction on these databases
-// before it begins: a database that cannot prepare is its home, whatever the order
-// of the participants.
-func (g *group) options(dbs []*sql.DB) []troth.TxOption {
-	for _, db := range dbs {
-		r := g.members[db].resource
-		if can := r.Can(); can&troth.CanPrepare == 0 && can&troth.CanDecide != 0 {
-			return []troth.TxOption{troth.Home(r.Name())}
+// enlist begins a branch on each of the databases, and returns their handles. It
+// takes the sessions in the same order in every transaction: two that name their
+// participants in different orders do not wait for each other's in small pools. And
+// a database that cannot prepare takes part before any other must know the home.
+func (g *group) enlist(ctx context.Context, tx *troth.Tx, dbs []*sql.DB) (map[*sql.DB]*sql.DB, error) {
+	order := slices.Clone(dbs)
+	slices.SortStableFunc(order, func(a, b *sql.DB) int { return strings.Compare(g.members[a].identity, g.members[b].identity) })
+	handles := make(map[*sql.DB]*sql.DB, len(order))
+	for _, db := range order {
+		if handles[db] != nil {
+			continue
+		}
+		var err error
+		if handles[db], err = g.members[db].branch(ctx, tx); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return handles, nil
 }
 
 func (g *group) close(ctx context.Context) error {

@@ -120,25 +120,24 @@ func Do(ctx context.Context, params Params) error {
 	if err != nil {
 		return err
 	}
-	options := append(g.options(dbs), troth.Timeout(timeout))
 	err = g.mgr.Run(ctx, func(ctx context.Context, tx *troth.Tx) error {
+		handles, err := g.enlist(ctx, tx, dbs)
+		if err != nil {
+			return err
+		}
 		for i, p := range params.Participants {
-			if err := p.run(ctx, tx, g.members[p.db]); err != nil {
+			if err := p.run(ctx, handles[p.db]); err != nil {
 				return fmt.Errorf("participant %d: %w", i+1, err)
 			}
 		}
 		return nil
-	}, options...)
+	}, troth.Timeout(timeout))
 	return confirm(err, params.LogFn)
 }
 
 // run runs the participant's function in a savepoint of its database's branch.
-func (p Participant) run(ctx context.Context, tx *troth.Tx, m *member) error {
-	db, err := m.branch(ctx, tx)
-	if err != nil {
-		return err
-	}
-	nested, err := db.BeginTx(ctx, nil)
+func (p Participant) run(ctx context.Context, branch *sql.DB) error {
+	nested, err := branch.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}

@@ -184,6 +184,21 @@ func TestTwoLoginsOnOneDatabase(t *testing.T) {
 	requireIDs(t, a, 3, 4)
 }
 
+// setIdentity gives a PostgreSQL database that was used before another identity.
+func setIdentity(t *testing.T, db *sql.DB, identity string) {
+	t.Helper()
+	if err := Shutdown(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
+	res, err := db.ExecContext(t.Context(), "UPDATE troth_meta SET value = $1 WHERE name = 'identity'", identity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := res.RowsAffected(); n != 1 || err != nil {
+		t.Fatalf("%d identities changed, %v", n, err)
+	}
+}
+
 // A copy of a database has the same identity, and is another database: nothing of
 // the one may go to the other.
 func TestCopyOfADatabase(t *testing.T) {
@@ -197,16 +212,7 @@ func TestCopyOfADatabase(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := Shutdown(t.Context(), original, twin); err != nil {
-		t.Fatal(err)
-	}
-	var identity string
-	if err := original.QueryRowContext(t.Context(), "SELECT value FROM troth_meta WHERE name = 'identity'").Scan(&identity); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := twin.ExecContext(t.Context(), "UPDATE troth_meta SET value = $1 WHERE name = 'identity'", identity); err != nil {
-		t.Fatal(err)
-	}
+	setIdentity(t, twin, only(t, groupsOf(original)).members[original].identity)
 	err := do(t, []*sql.DB{original, twin}, insert(2), insert(2))
 	if err == nil || !strings.Contains(err.Error(), "one is a copy of the other") {
 		t.Errorf("Do returned %v", err)
@@ -253,6 +259,37 @@ func TestConcurrentWithTheSameParams(t *testing.T) {
 			t.Errorf("%d managers were left", n)
 		}
 	})
+}
+
+// Transactions that take sessions out of small pools do not wait for each other in
+// a circle, whatever the order of their participants.
+func TestSmallPools(t *testing.T) {
+	t.Parallel()
+	a, b := openNew(t, "postgres"), openNew(t, "mysql")
+	a.SetMaxOpenConns(1)
+	b.SetMaxOpenConns(1)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	const each = 20
+	var wg sync.WaitGroup
+	for i, dbs := range [][]*sql.DB{{a, b}, {b, a}, {b, a, b}, {a, a, b}} {
+		wg.Go(func() {
+			for n := range each {
+				params := Params{LogFn: t.Logf}
+				for p, db := range dbs {
+					params.Participants = append(params.Participants, NewParticipant(db, insert(1000*i+10*n+p)))
+				}
+				if err := Do(ctx, params); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if na, nb := len(ids(t, a)), len(ids(t, b)); na != 5*each || nb != 5*each {
+		t.Errorf("the tables have %d and %d rows, want %d", na, nb, 5*each)
+	}
 }
 
 func TestParamsNotValid(t *testing.T) {
@@ -320,7 +357,11 @@ func TestPending(t *testing.T) {
 	_, dsn := newDatabase(t, "postgres", 1)
 	other := openDB(t, "pgx", dsn)
 	other.SetMaxIdleConns(0) // its server dies
-	// The commit of the home waits until the test says so.
+	// The first by identity is the home. Its commit waits until the test says so.
+	if err := do(t, []*sql.DB{home}, insert(0)); err != nil {
+		t.Fatal(err)
+	}
+	setIdentity(t, home, "00000000")
 	gate, err := home.Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -360,7 +401,7 @@ func TestPending(t *testing.T) {
 	if !errors.Is(err, ErrCommitFailed) || !errors.Is(err, troth.ErrPending) || logged.Load() != 1 {
 		t.Errorf("Do returned %v and logged %d times", err, logged.Load())
 	}
-	requireIDs(t, home, 1)
+	requireIDs(t, home, 0, 1)
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func awaitWaiter(t *testing.T, e engine, db *sql.DB, n int) {
 		query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 	case MySQL:
 		query = "SELECT count(DISTINCT x.trx_id) FROM information_schema.innodb_trx x JOIN information_schema.innodb_locks l" +
-			" ON l.lock_trx_id = x.trx_id WHERE x.trx_state = 'LOCK WAIT' AND l.lock_table LIKE CONCAT('`', DATABASE(), '`.%')"
+			" ON l.lock_trx_id = x.trx_id WHERE x.trx_state = 'LOCK WAIT' AND l.lock_table LIKE CONCAT('_', DATABASE(), '_.%')" // the quotes are sql_mode's
 	case SQLite:
 		time.Sleep(100 * time.Millisecond)
 		return

@@ -64,6 +64,7 @@ func (m *Manager) recoverPass(ctx context.Context, upkeep bool) (int, error) {
 // recoverLoop runs a pass every RecoverEvery, and soon when nudged.
 func (m *Manager) recoverLoop() {
 	var kept time.Time // when the last upkeep was
+	var warned string  // what was last complained of: an outage is told once
 	for {
 		// Spread the processes of a cluster: 80 to 120 % of the period.
 		period := time.Duration(float64(m.cfg.RecoverEvery) * (0.8 + 0.4*rand.Float64()))
@@ -83,7 +84,12 @@ func (m *Manager) recoverLoop() {
 		if upkeep {
 			kept = time.Now()
 		}
-		if _, err := m.recoverPass(m.life, upkeep); err != nil && m.life.Err() == nil {
+		_, err := m.recoverPass(m.life, upkeep)
+		switch {
+		case err == nil || m.life.Err() != nil:
+			warned = ""
+		case err.Error() != warned:
+			warned = err.Error()
 			m.cfg.Logger.Warn("recovery pass incomplete", "err", err)
 		}
 	}

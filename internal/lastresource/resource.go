@@ -50,9 +50,8 @@ func New(name string, db *sql.DB, engine Engine, opts Options) *Resource {
 // renew makes the decision table and its session, neither of which does anything
 // yet.
 func (r *Resource) renew() {
-	_, dialect := r.engine.Dialects()
 	r.reserve = reserve.New(r.db)
-	r.table = decisiontable.New(dialect, r.reserve, decisiontable.Options{Schema: r.opts.Schema, NoWitness: true})
+	r.table = decisiontable.New(r.engine.Dialect(), r.reserve, decisiontable.Options{Schema: r.opts.Schema, NoWitness: true})
 	r.closed = false
 }
 
@@ -84,6 +83,7 @@ func (r *Resource) errCannotPrepare() error {
 }
 
 // Open implements [troth.Resource]. A Resource that was closed can be opened again.
+// If it fails the pool has its session back.
 func (r *Resource) Open(ctx context.Context, cfg troth.ResourceConfig) error {
 	r.cfg = cfg
 	r.mu.Lock()
@@ -92,6 +92,7 @@ func (r *Resource) Open(ctx context.Context, cfg troth.ResourceConfig) error {
 	}
 	r.mu.Unlock()
 	if err := r.open(ctx); err != nil {
+		_ = r.Close(context.WithoutCancel(ctx)) // the error that counts is the one above
 		return fmt.Errorf("open resource %s: %w", r.name, err)
 	}
 	return nil
@@ -161,11 +162,10 @@ func (r *Resource) Begin(ctx context.Context, cfg troth.BranchConfig) (troth.Bra
 	if err != nil {
 		return nil, fmt.Errorf("take a session from the pool: %w", err)
 	}
-	text, _ := r.engine.Dialects()
 	b := &Branch{r: r, cfg: cfg, born: time.Now().Round(0)}
 	b.session = pinned.New(pinned.Config{
 		Resource: r.name,
-		Dialect:  text,
+		Dialect:  r.engine.Dialect(),
 		Conn:     conn,
 		Driver:   r.db.Driver(),
 		Start:    b.begin,

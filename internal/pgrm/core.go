@@ -93,8 +93,16 @@ func (c *Core) reserved() (*reserve.Reserve, error) {
 	return c.reserve, nil
 }
 
-// Open is as [troth.Resource] says.
+// Open is as [troth.Resource] says. If it fails the pool has its session back.
 func (c *Core) Open(ctx context.Context, cfg troth.ResourceConfig) error {
+	err := c.open(ctx, cfg)
+	if err != nil {
+		_ = c.closeReserve(context.WithoutCancel(ctx)) // the error that counts is the one above
+	}
+	return err
+}
+
+func (c *Core) open(ctx context.Context, cfg troth.ResourceConfig) error {
 	c.cfg, c.logger = cfg, cfg.Logger
 	st, findings, err := c.examine(ctx, false)
 	if err != nil {
@@ -164,12 +172,16 @@ func (c *Core) Close(ctx context.Context) error {
 	if c.table != nil {
 		err = c.table.Close(ctx)
 	}
+	return errors.Join(err, c.closeReserve(ctx))
+}
+
+func (c *Core) closeReserve(ctx context.Context) error {
 	c.mu.Lock()
 	r := c.reserve
 	c.reserve = nil
 	c.mu.Unlock()
-	if r != nil {
-		err = errors.Join(err, r.Close(ctx))
+	if r == nil {
+		return nil
 	}
-	return err
+	return r.Close(ctx)
 }

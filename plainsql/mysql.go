@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/troth-tx/troth"
-	"github.com/troth-tx/troth/internal/decisiontable"
 	"github.com/troth-tx/troth/internal/lastresource"
 	"github.com/troth-tx/troth/internal/pinned"
 	"github.com/troth-tx/troth/internal/sqltext"
@@ -34,9 +33,7 @@ type mysqlTraits struct{ savepoints bool }
 
 var _ lastresource.Engine = (*mysql)(nil)
 
-func (*mysql) Dialects() (sqltext.Dialect, decisiontable.Dialect) {
-	return sqltext.MySQL, decisiontable.MySQL
-}
+func (*mysql) Dialect() sqltext.Dialect { return sqltext.MySQL }
 
 // Open implements [lastresource.Engine].
 func (m *mysql) Open(ctx context.Context, l lastresource.Line, _ time.Duration) error {

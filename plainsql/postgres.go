@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/troth-tx/troth"
-	"github.com/troth-tx/troth/internal/decisiontable"
 	"github.com/troth-tx/troth/internal/lastresource"
 	"github.com/troth-tx/troth/internal/pinned"
 	"github.com/troth-tx/troth/internal/sqltext"
@@ -33,9 +32,7 @@ type postgresTraits struct {
 
 var _ lastresource.Engine = (*postgres)(nil)
 
-func (*postgres) Dialects() (sqltext.Dialect, decisiontable.Dialect) {
-	return sqltext.Postgres, decisiontable.Postgres
-}
+func (*postgres) Dialect() sqltext.Dialect { return sqltext.Postgres }
 
 // Open finds out what the database has. A failed probe says that it has not.
 func (p *postgres) Open(ctx context.Context, l lastresource.Line, lifeMax time.Duration) error {

@@ -162,10 +162,10 @@ func queryInt(ctx context.Context, r sqlRunner, query string) (n int64, err erro
 	if err != nil {
 		return 0, err
 	}
+	defer func() { _ = rows.Close() }() // what was not read is of no interest
 	found := false
 	for rows.Next() {
 		if err := rows.Scan(&n); err != nil {
-			_ = rows.Close() // the scan's error says more
 			return 0, err
 		}
 		found = true
@@ -176,7 +176,7 @@ func queryInt(ctx context.Context, r sqlRunner, query string) (n int64, err erro
 	if !found {
 		return 0, sql.ErrNoRows
 	}
-	return n, rows.Close()
+	return n, nil
 }
 
 // Run tests a kind of resource against the contract.

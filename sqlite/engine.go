@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/troth-tx/troth/internal/decisiontable"
 	"github.com/troth-tx/troth/internal/lastresource"
 	"github.com/troth-tx/troth/internal/pinned"
 	"github.com/troth-tx/troth/internal/sqltext"
@@ -29,9 +28,7 @@ type engine struct{ options }
 
 var _ lastresource.Engine = (*engine)(nil)
 
-func (*engine) Dialects() (sqltext.Dialect, decisiontable.Dialect) {
-	return sqltext.SQLite, decisiontable.SQLite
-}
+func (*engine) Dialect() sqltext.Dialect { return sqltext.SQLite }
 
 func (*engine) Open(context.Context, lastresource.Line, time.Duration) error { return nil }
 

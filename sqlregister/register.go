@@ -46,7 +46,7 @@ var _ troth.Register = (*Register)(nil)
 type Option func(*options)
 
 type options struct {
-	dialect     decisiontable.Dialect
+	dialect     Dialect
 	schema      string
 	sessions    int
 	allow       []string

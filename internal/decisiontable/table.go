@@ -33,29 +33,18 @@ import (
 	"weak"
 
 	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/internal/sqltext"
 )
 
 // A Dialect is a family of SQL databases.
-type Dialect uint8
+type Dialect = sqltext.Dialect
 
 // The dialects. Zero is none.
 const (
-	Postgres Dialect = iota + 1
-	MySQL            // and MariaDB
-	SQLite
+	Postgres = sqltext.Postgres
+	MySQL    = sqltext.MySQL // and MariaDB
+	SQLite   = sqltext.SQLite
 )
-
-func (d Dialect) String() string {
-	switch d {
-	case Postgres:
-		return "PostgreSQL"
-	case MySQL:
-		return "MySQL"
-	case SQLite:
-		return "SQLite"
-	}
-	return fmt.Sprintf("dialect(%d)", uint8(d))
-}
 
 // A Runner gives sessions to a Table for its own statements.
 type Runner interface {

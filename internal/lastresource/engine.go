@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/troth-tx/troth"
-	"github.com/troth-tx/troth/internal/decisiontable"
 	"github.com/troth-tx/troth/internal/pinned"
 	"github.com/troth-tx/troth/internal/sqltext"
 )
@@ -23,8 +22,8 @@ import (
 // An Engine is what differs between databases. Its methods are safe for
 // concurrent use on different lines.
 type Engine interface {
-	// Dialects are how the database writes SQL and keeps decisions.
-	Dialects() (sqltext.Dialect, decisiontable.Dialect)
+	// Dialect is how the database writes SQL and keeps decisions.
+	Dialect() sqltext.Dialect
 
 	// Examine looks at the settings of the database and of a session as the pool
 	// gives it. It changes nothing. lifeMax is 0 if it is not known.

@@ -50,9 +50,8 @@ func New(name string, db *sql.DB, engine Engine, opts Options) *Resource {
 // renew makes the decision table and its session, neither of which does anything
 // yet.
 func (r *Resource) renew() {
-	_, dialect := r.engine.Dialects()
 	r.reserve = reserve.New(r.db)
-	r.table = decisiontable.New(dialect, r.reserve, decisiontable.Options{Schema: r.opts.Schema, NoWitness: true})
+	r.table = decisiontable.New(r.engine.Dialect(), r.reserve, decisiontable.Options{Schema: r.opts.Schema, NoWitness: true})
 	r.closed = false
 }
 
@@ -163,11 +162,10 @@ func (r *Resource) Begin(ctx context.Context, cfg troth.BranchConfig) (troth.Bra
 	if err != nil {
 		return nil, fmt.Errorf("take a session from the pool: %w", err)
 	}
-	text, _ := r.engine.Dialects()
 	b := &Branch{r: r, cfg: cfg, born: time.Now().Round(0)}
 	b.session = pinned.New(pinned.Config{
 		Resource: r.name,
-		Dialect:  text,
+		Dialect:  r.engine.Dialect(),
 		Conn:     conn,
 		Driver:   r.db.Driver(),
 		Start:    b.begin,

@@ -13,10 +13,10 @@ package sqltext
 
 import "iter"
 
-// A Dialect is the lexical family of a database.
+// A Dialect is a family of SQL databases.
 type Dialect uint8
 
-// The dialects. MySQL stands for MariaDB too.
+// The dialects. Zero is none. MySQL stands for MariaDB too.
 const (
 	Postgres Dialect = 1 + iota
 	MySQL

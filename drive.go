@@ -26,7 +26,7 @@ type driver struct {
 	decided  time.Time
 	answered bool
 	settled  bool
-	stopped  bool // the manager is closing and the decision's answer still lost
+	stopped  bool // the decision's answer is lost, and asking is given up
 }
 
 // drive runs the protocol from its first event to its end. ctx bounds what comes
@@ -38,13 +38,13 @@ func (tx *Tx) drive(ctx context.Context, first event) {
 		var cancel context.CancelFunc
 		d.vote, cancel = context.WithDeadlineCause(ctx, tx.deadline, ErrTimeout)
 		defer cancel()
-		if err := d.joinHome(); err != nil {
+		if err := errors.Join(d.awaitBegins(), d.joinHome()); err != nil {
 			tx.addCause(err)
 			first.kind = evRollback
 		}
 	}
 	if first.kind == evRollback {
-		tx.cancel() // stops statements that still run
+		tx.cancel() // stops statements that still run, and begins
 	}
 	d.takeBranches()
 
@@ -61,6 +61,21 @@ func (tx *Tx) drive(ctx context.Context, first event) {
 		d.setState()
 		events = d.carryOut(effects, events[:0])
 	}
+}
+
+// awaitBegins waits for the branches that are still waiting for their session, and
+// returns the errors of those that did not get one.
+func (d *driver) awaitBegins() error {
+	tx := d.tx
+	tx.mu.Lock()
+	all := tx.branches // no more are added: the transaction is claimed
+	tx.mu.Unlock()
+	var errs []error
+	for _, e := range all {
+		_, err := e.wait(d.vote)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // joinHome lets the resource that Home names take part even if the program never
@@ -85,14 +100,10 @@ func (d *driver) joinHome() error {
 		return nil
 	}
 	e := &enlisted{res: r, no: n + 1, ready: make(chan struct{})}
-	e.branch, err = r.Begin(d.vote, BranchConfig{
-		GID: tx.gid, Branch: e.no, Context: tx.ctx, Isolation: tx.opt.isolation,
-		XID: func() (XID, error) { return tx.name(e) },
-	})
-	if err != nil {
-		return &BranchError{Resource: r.Name(), Op: "begin", Err: err}
+	tx.begin(d.vote, e)
+	if e.err != nil {
+		return e.err
 	}
-	close(e.ready)
 	tx.mu.Lock()
 	tx.branches = append(tx.branches, e)
 	tx.mu.Unlock()
@@ -108,9 +119,9 @@ func (d *driver) takeBranches() {
 	tx.mu.Unlock()
 	d.m = machine{state: stateActive, register: tx.mgr.cfg.Register != nil, home: noBranch, fixed: fixed}
 	for _, e := range all {
-		<-e.ready // a Begin that the program abandoned
+		<-e.ready
 		if e.err != nil {
-			continue // the program was told
+			continue // nothing to end
 		}
 		d.branches = append(d.branches, e)
 		d.m.branches = append(d.m.branches, branchState{can: e.res.Can()})
@@ -293,32 +304,45 @@ func (d *driver) record() Decision {
 // ask finds out what became of a decision whose answer was lost (R3). A register
 // is asked to commit again, which is idempotent. A home participant's session is
 // gone, and its work with it unless it committed: asking for abort in its table
-// waits for that session to end, and answers what is stored. That is safe for
-// LifeMax only: another process might have finished the transaction and, after that
-// time, forgotten its record, so that abort would go in behind a commit. From then
-// on the table is only looked at.
+// waits for that session to end, and answers what is stored.
+//
+// Asking for abort is safe for as long as nobody can have forgotten a commit record
+// that is there: LifeMax, see keepAge. After that the transaction is left to
+// recovery, which asks for abort only where a branch is still prepared, and so
+// nothing was forgotten.
 func (d *driver) ask(home int) event {
 	if d.attempt == 0 {
 		d.lostAt = time.Now()
 		d.tx.mgr.cfg.Logger.Warn("decision not answered, asking again", "gid", d.tx.gid)
 	}
+	until := d.lostAt.Add(d.tx.mgr.cfg.LifeMax - upkeepMargin)
 	if time.Since(d.lostAt) >= d.tx.mgr.cfg.AckTimeout {
-		d.release1()
+		d.letGo()
 	}
-	if !d.tx.mgr.pause(backoff(d.attempt)) {
+	if time.Now().After(until) || !d.tx.mgr.pause(backoff(d.attempt)) {
 		d.stopped = true
 		return event{kind: evDecided}
 	}
 	d.attempt++
-	ctx, cancel := d.detached(decideTimeout, "ask for the decision")
+	ctx, cancel := d.detachedUntil(earlier(time.Now().Add(decideTimeout), until), "ask for the decision")
 	defer cancel()
 	outcome, err := d.askOnce(ctx, home)
 	if err != nil {
 		d.tx.mgr.cfg.Logger.Debug("decision still not answered", "gid", d.tx.gid, "attempt", d.attempt, "err", err)
 		outcome = Undecided
 	}
+	if outcome == Aborted && time.Now().After(until) {
+		outcome = Undecided // this process slept, and the abort may be its own and too late
+	}
 	faultpoint.Hit("ask.answered")
 	return event{kind: evDecided, outcome: outcome}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 func (d *driver) askOnce(ctx context.Context, home int) (Outcome, error) {
@@ -328,9 +352,6 @@ func (d *driver) askOnce(ctx context.Context, home int) (Outcome, error) {
 	e := d.branches[home]
 	e.branch.Close() // its session must end, or the question waits for it
 	if e.res.Can()&CanDecide != 0 {
-		if time.Since(d.lostAt) > d.tx.mgr.cfg.LifeMax-time.Minute/2 {
-			return e.res.Decisions().Lookup(ctx, d.tx.gid)
-		}
 		return e.res.Decisions().Decide(ctx, Decision{GID: d.tx.gid, Outcome: Aborted})
 	}
 	if s, ok := e.branch.(Settler); ok {
@@ -425,7 +446,7 @@ func (d *driver) report() {
 		f(outcome)
 	}
 	if tx.opt.atDecision && outcome == Committed {
-		d.release1()
+		d.letGo()
 	}
 }
 
@@ -474,8 +495,8 @@ func (d *driver) settle() {
 	}
 }
 
-// release1 lets the waiting caller go, once.
-func (d *driver) release1() {
+// letGo lets the waiting caller go, once.
+func (d *driver) letGo() {
 	if !d.answered {
 		d.answered = true
 		close(d.tx.answer)
@@ -499,7 +520,7 @@ func (d *driver) finish() {
 	tx.cancel()
 	tx.mgr.done(tx)
 	d.settle()
-	d.release1()
+	d.letGo()
 	close(tx.ended)
 	if f := tx.mgr.cfg.Observer.TxEnd; f != nil {
 		f(tx.gid, tx.outcome(), len(d.branches), tx.mgr.cfg.Now().Sub(tx.begun), tx.err())

@@ -31,6 +31,10 @@ var (
 	// together with ErrRolledBack.
 	ErrTimeout = errors.New("troth: transaction timed out")
 
+	// ErrUnreachable: a database or the register has not been reached since the
+	// Manager was opened. It comes with the error of the last attempt.
+	ErrUnreachable = errors.New("troth: not reached yet")
+
 	// ErrNoRecord: no register has a decision about the transaction. It was rolled
 	// back before a decision was needed, or committed so long ago that its record
 	// is forgotten, or it is still running in another process.

@@ -257,9 +257,12 @@ func (r *memRegister) Open(context.Context, RegisterConfig) error { return nil }
 func (r *memRegister) Identity() string                           { return r.id }
 func (r *memRegister) Close(context.Context) error                { return nil }
 
-func (r *memRegister) Decide(_ context.Context, d Decision) (Outcome, error) {
+func (r *memRegister) Decide(ctx context.Context, d Decision) (Outcome, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return Undecided, err // as every driver does before it sends anything
+	}
 	if r.err != nil {
 		return Undecided, r.err
 	}

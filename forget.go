@@ -18,8 +18,8 @@ type forgetter struct {
 	flushing sync.Mutex // held while a batch is forgotten; taken before mu
 
 	mu    sync.Mutex
-	queue map[Place][]forgettable        // records, by register, in the order of time
-	left  map[Forgetter]map[GID]struct{} // rows that may go, their records being gone
+	queue map[Place][]forgettable     // records, by register, in the order of time
+	left  map[Forgetter][]forgettable // rows that may go, by when their records went
 }
 
 type forgettable struct {
@@ -31,6 +31,9 @@ type forgettable struct {
 const (
 	forgetEvery = 250 * time.Millisecond
 	forgetBatch = 1000
+	// rowsDelay is how long after its record what proves it is dropped: a register
+	// may have forgotten without a flush, and the record come back with a crash.
+	rowsDelay = 10 * time.Second
 	// forgetMax bounds the memory of a forgetter whose register is down. What does
 	// not fit is left to the recovery pass.
 	forgetMax = 1 << 20
@@ -46,7 +49,7 @@ func (f *forgetter) add(p Place, gid GID, leaves []Forgetter) {
 	defer f.mu.Unlock()
 	if f.queue == nil {
 		f.queue = make(map[Place][]forgettable)
-		f.left = make(map[Forgetter]map[GID]struct{})
+		f.left = make(map[Forgetter][]forgettable)
 	}
 	if len(f.queue[p]) < forgetMax {
 		f.queue[p] = append(f.queue[p], forgettable{gid: gid, at: time.Now(), leaves: leaves})
@@ -55,19 +58,19 @@ func (f *forgetter) add(p Place, gid GID, leaves []Forgetter) {
 
 func (f *forgetter) run() {
 	for f.mgr.pause(forgetEvery) {
-		f.flush(f.mgr.life, false)
+		f.flush(f.mgr.life)
 	}
 }
 
-// flush forgets what is old enough, or everything.
-func (f *forgetter) flush(ctx context.Context, all bool) {
+// flush forgets what is old enough.
+func (f *forgetter) flush(ctx context.Context) {
 	f.flushing.Lock()
 	defer f.flushing.Unlock()
 	f.mu.Lock()
 	places := slices.Collect(maps.Keys(f.queue))
 	f.mu.Unlock()
 	for _, p := range places {
-		for f.flushRecords(ctx, p, all) {
+		for f.flushRecords(ctx, p) {
 		}
 	}
 	f.mu.Lock()
@@ -80,8 +83,8 @@ func (f *forgetter) flush(ctx context.Context, all bool) {
 }
 
 // flushRecords forgets one batch at one register, and reports whether to go on.
-func (f *forgetter) flushRecords(ctx context.Context, p Place, all bool) bool {
-	batch := f.due(p, all)
+func (f *forgetter) flushRecords(ctx context.Context, p Place) bool {
+	batch := f.due(p)
 	if len(batch) == 0 {
 		return false
 	}
@@ -100,13 +103,11 @@ func (f *forgetter) flushRecords(ctx context.Context, p Place, all bool) bool {
 	if f.queue[p] = f.queue[p][len(batch):]; len(f.queue[p]) == 0 {
 		delete(f.queue, p) // and let the array go
 	}
+	now := time.Now()
 	for _, b := range batch {
 		for _, r := range b.leaves {
-			if f.left[r] == nil {
-				f.left[r] = make(map[GID]struct{})
-			}
 			if len(f.left[r]) < forgetMax {
-				f.left[r][b.gid] = struct{}{}
+				f.left[r] = append(f.left[r], forgettable{gid: b.gid, at: now})
 			}
 		}
 	}
@@ -117,25 +118,21 @@ func (f *forgetter) flushRecords(ctx context.Context, p Place, all bool) bool {
 // whether to go on.
 func (f *forgetter) flushRows(ctx context.Context, r Forgetter) bool {
 	f.mu.Lock()
-	gids := make([]GID, 0, min(len(f.left[r]), forgetBatch))
-	for gid := range f.left[r] {
-		if gids = append(gids, gid); len(gids) == forgetBatch {
-			break
-		}
-	}
+	batch := oldest(f.left[r], time.Now().Add(-rowsDelay))
 	f.mu.Unlock()
+	gids := make([]GID, len(batch))
+	for i, b := range batch {
+		gids[i] = b.gid
+	}
 	if len(gids) == 0 || !f.drop(ctx, "rows", gids, r.Forget) {
 		return false
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, gid := range gids {
-		delete(f.left[r], gid)
-	}
-	if len(f.left[r]) == 0 {
+	if f.left[r] = f.left[r][len(batch):]; len(f.left[r]) == 0 {
 		delete(f.left, r)
 	}
-	return len(gids) == forgetBatch
+	return len(batch) == forgetBatch
 }
 
 func (f *forgetter) drop(ctx context.Context, what string, gids []GID, forget func(context.Context, []GID) error) bool {
@@ -148,15 +145,18 @@ func (f *forgetter) drop(ctx context.Context, what string, gids []GID, forget fu
 	return err == nil
 }
 
-// due is the next batch that may be forgotten. Only the flushing goroutine removes
-// items, so it stays at the head of the queue.
-func (f *forgetter) due(p Place, all bool) []forgettable {
-	before := time.Now().Add(-max(f.mgr.cfg.KeepDecisions, 0))
+// due is the next batch of records that may be forgotten. Only the flushing
+// goroutine removes items, so it stays at the head of the queue.
+func (f *forgetter) due(p Place) []forgettable {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	items := f.queue[p]
+	return oldest(f.queue[p], time.Now().Add(-max(f.mgr.cfg.KeepDecisions, 0)))
+}
+
+// oldest is the head of items: up to a batch, all from before a time.
+func oldest(items []forgettable, before time.Time) []forgettable {
 	n := 0
-	for n < len(items) && n < forgetBatch && (all || items[n].at.Before(before)) {
+	for n < len(items) && n < forgetBatch && items[n].at.Before(before) {
 		n++
 	}
 	return items[:n:n]

@@ -31,7 +31,7 @@ func (m *Manager) InDoubt(ctx context.Context) ([]InDoubt, error) {
 	)
 	for _, r := range m.cfg.Resources {
 		if !m.isOpen(r) {
-			errs = append(errs, m.usable(r))
+			errs = append(errs, m.usable(r)) // why it is not
 			continue
 		}
 		if r.Can()&CanPrepare == 0 {
@@ -157,6 +157,9 @@ func (m *Manager) Why(ctx context.Context, id GID) (Report, error) {
 func (m *Manager) Resolve(ctx context.Context, id GID, want Outcome, force bool) (int, error) {
 	if want != Committed && want != Aborted {
 		return 0, errors.New("troth: Resolve: want Committed or Aborted")
+	}
+	if d := id.Domain(); d != m.cfg.Domain {
+		return 0, fmt.Errorf("troth: Resolve: %s belongs to the domain %q, and this process looks after %q (R7)", clip(string(id)), clip(d), m.cfg.Domain)
 	}
 	if m.drives(id) {
 		return 0, fmt.Errorf("troth: Resolve: this process is still driving %s", id)

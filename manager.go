@@ -23,11 +23,14 @@ type Manager struct {
 	wake  chan struct{} // asks for a recovery pass soon; buffered 1
 
 	passing sync.Mutex // held during a recovery pass; taken before mu
+	keeping sync.Mutex // held during upkeep; taken before mu
 
 	mu      sync.Mutex // guards what follows; taken before Tx.mu; never held across I/O
 	closed  bool
 	opened  map[Resource]bool
+	failed  map[Resource]error // why one is not open
 	regOpen bool
+	regErr  error
 	active  map[GID]*Tx
 	idle    chan struct{} // closed and replaced whenever active becomes empty
 	recent  ring
@@ -42,7 +45,8 @@ type Manager struct {
 //
 // It fails if cfg is not valid, if a database cannot be reached (unless
 // Config.AllowUnreachable), or if its settings would lose decisions; the error
-// names the field or the setting and what mends it. ctx bounds Open alone.
+// names the field or the setting and what mends it. After an error nothing is left
+// open, Config.Register included. ctx bounds Open alone.
 func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -54,6 +58,7 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 		seen:    make(map[string]time.Time),
 		seenNow: make(map[string]time.Time),
 		opened:  make(map[Resource]bool),
+		failed:  make(map[Resource]error),
 		active:  make(map[GID]*Tx),
 		idle:    make(chan struct{}),
 		heur:    make(map[GID]*HeuristicError),
@@ -68,63 +73,76 @@ func Open(ctx context.Context, cfg Config) (*Manager, error) {
 	if cfg.NoRecovery {
 		return m, nil
 	}
-	if _, err := m.recoverPass(ctx, false); err != nil {
+	if _, err := m.recoverPass(ctx); err != nil {
 		cfg.Logger.WarnContext(ctx, "recovery incomplete at open", "err", err)
 	}
 	if cfg.RecoverEvery > 0 {
 		m.tasks.Go(m.recoverLoop)
+		m.tasks.Go(m.upkeepLoop)
 	}
 	return m, nil
 }
 
-// openAll opens what is not open yet: the register, then the resources in
-// parallel.
+// openAll opens what is not open yet, in parallel. An attempt takes no longer than
+// listTimeout once the Manager runs, or may run, without the one that does not
+// answer.
 func (m *Manager) openAll(ctx context.Context) error {
-	var errs []error
-	if r := m.cfg.Register; r != nil && !m.registerOpen() {
-		if err := r.Open(ctx, RegisterConfig{Domain: m.cfg.Domain, Logger: m.cfg.Logger}); err != nil {
-			errs = append(errs, fmt.Errorf("troth: open Config.Register: %w", err))
-		} else {
-			m.mu.Lock()
-			m.regOpen = true
-			m.mu.Unlock()
-		}
+	if m.cfg.AllowUnreachable {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, listTimeout)
+		defer cancel()
 	}
-	results := make(chan error, len(m.cfg.Resources))
+	n := 0
+	results := make(chan error)
+	if m.cfg.Register != nil && !m.registerOpen() {
+		n++
+		go func() { results <- m.openRegister(ctx) }()
+	}
 	for _, r := range m.cfg.Resources {
-		go func() { results <- m.openResource(ctx, r) }()
-	}
-	for range m.cfg.Resources {
-		if err := <-results; err != nil {
-			errs = append(errs, err)
+		if !m.isOpen(r) {
+			n++
+			go func() { results <- m.openResource(ctx, r) }()
 		}
+	}
+	var errs []error
+	for range n {
+		errs = append(errs, <-results)
 	}
 	if err := m.checkIdentities(); err != nil {
 		return err // never to be overlooked: two names for one table
 	}
-	if m.cfg.AllowUnreachable && len(errs) > 0 {
-		m.cfg.Logger.WarnContext(ctx, "not everything could be opened", "err", errors.Join(errs...))
+	err := errors.Join(errs...)
+	if m.cfg.AllowUnreachable && err != nil {
+		m.cfg.Logger.DebugContext(ctx, "not everything could be opened", "err", err)
 		return nil
 	}
-	return errors.Join(errs...)
+	return err
+}
+
+func (m *Manager) openRegister(ctx context.Context) error {
+	err := m.cfg.Register.Open(ctx, RegisterConfig{Domain: m.cfg.Domain, Logger: m.cfg.Logger})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.regOpen, m.regErr = err == nil, err
+	if err != nil {
+		return fmt.Errorf("troth: open Config.Register: %w", err)
+	}
+	return nil
 }
 
 func (m *Manager) openResource(ctx context.Context, r Resource) error {
-	if m.isOpen(r) {
-		return nil
-	}
 	err := r.Open(ctx, ResourceConfig{
 		Domain:        m.cfg.Domain,
 		Logger:        m.cfg.Logger,
 		NeedDecisions: m.cfg.Register == nil,
 		LifeMax:       m.cfg.LifeMax,
 	})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.opened[r], m.failed[r] = err == nil, err
 	if err != nil {
 		return fmt.Errorf("troth: open resource %s: %w", r.Name(), err)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.opened[r] = true
 	return nil
 }
 
@@ -232,11 +250,15 @@ func (m *Manager) Begin(ctx context.Context, opts ...TxOption) (*Tx, error) {
 	return tx, nil
 }
 
-// resource finds a resource of the configuration by its name.
+// resource finds a resource of the configuration by its name. It comes with an
+// error if it is not open.
 func (m *Manager) resource(name string) (Resource, error) {
 	for _, r := range m.cfg.Resources {
 		if r.Name() == name {
-			return r, m.usable(r)
+			if !m.isOpen(r) {
+				return r, m.usable(r)
+			}
+			return r, nil
 		}
 	}
 	return nil, fmt.Errorf("troth: no resource is called %q: add it to Config.Resources", clip(name))
@@ -244,15 +266,34 @@ func (m *Manager) resource(name string) (Resource, error) {
 
 // usable says why r cannot be used, if it cannot.
 func (m *Manager) usable(r Resource) error {
-	if m.isOpen(r) {
-		return nil
+	m.mu.Lock()
+	open, err, regErr := m.opened[r], m.failed[r], m.regErr
+	m.mu.Unlock()
+	switch {
+	case err != nil:
+		return fmt.Errorf("resource %s: %w: %w", r.Name(), ErrUnreachable, err)
+	case !open:
+		return fmt.Errorf("troth: resource %q is not one of this Manager's: add it to Config.Resources", clip(r.Name()))
+	case regErr != nil:
+		return fmt.Errorf("Config.Register: %w: %w", ErrUnreachable, regErr)
 	}
-	for _, known := range m.cfg.Resources {
-		if known == r {
-			return fmt.Errorf("troth: resource %s has not been reached yet", r.Name())
+	return nil
+}
+
+// outOfReach tells of everything that is not open.
+func (m *Manager) outOfReach() error {
+	var errs []error
+	if m.cfg.Register != nil && !m.registerOpen() {
+		m.mu.Lock()
+		errs = append(errs, fmt.Errorf("Config.Register: %w: %w", ErrUnreachable, m.regErr))
+		m.mu.Unlock()
+	}
+	for _, r := range m.cfg.Resources {
+		if !m.isOpen(r) {
+			errs = append(errs, m.usable(r))
 		}
 	}
-	return fmt.Errorf("troth: resource %q is not one of this Manager's: add it to Config.Resources", clip(r.Name()))
+	return errors.Join(errs...)
 }
 
 // placeOf is the place of decisions in a resource.
@@ -369,7 +410,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	}
 	m.stop()
 	m.tasks.Wait()
-	m.forget.flush(context.WithoutCancel(ctx), true)
+	m.forget.flush(context.WithoutCancel(ctx))
 	return errors.Join(left, m.closeParts(ctx))
 }
 

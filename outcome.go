@@ -57,22 +57,13 @@ func (m *Manager) locate(ctx context.Context, id GID) (Outcome, Place, error) {
 			return a.outcome, a.place, nil // only one place can hold a record
 		}
 	}
-	if !m.allOpen() {
-		errs = append(errs, errors.New("troth: not every database has been reached yet"))
+	if err := m.outOfReach(); err != nil {
+		errs = append(errs, err)
 	}
 	if len(errs) > 0 {
 		return Undecided, Place{}, errors.Join(errs...)
 	}
 	return Undecided, Place{}, fmt.Errorf("%s: %w", id, ErrNoRecord)
-}
-
-func (m *Manager) allOpen() bool {
-	for _, r := range m.cfg.Resources {
-		if !m.isOpen(r) {
-			return false
-		}
-	}
-	return m.cfg.Register == nil || m.registerOpen()
 }
 
 // Wait asks like [Manager.Outcome] until the transaction is decided, and returns

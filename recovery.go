@@ -35,56 +35,48 @@ import (
 // listTimeout bounds one question to one database.
 const listTimeout = 15 * time.Second
 
-// Recover runs one full recovery pass now, and returns how many in-doubt branches
-// it ended. Its error joins what kept it from ending others: databases that did not
-// answer, branches whose decision is out of reach. Branches of transactions that
-// may still be decided by a live process are left for Config.Grace, without an
-// error.
-func (m *Manager) Recover(ctx context.Context) (int, error) { return m.recoverPass(ctx, true) }
+// Recover runs one full recovery pass and the upkeep of the registers now, and
+// returns how many in-doubt branches it ended. Its error joins what kept it from
+// ending others: databases that did not answer, branches whose decision is out of
+// reach. Branches of transactions that may still be decided by a live process are
+// left for Config.Grace, without an error.
+func (m *Manager) Recover(ctx context.Context) (int, error) {
+	n, err := m.recoverPass(ctx)
+	return n, errors.Join(err, m.keepUp(ctx))
+}
 
-func (m *Manager) recoverPass(ctx context.Context, upkeep bool) (int, error) {
+// recoverPass runs one pass. What could not be opened so far is tried again at the
+// same time, for the next pass: a database that accepts connections and does not
+// answer must not keep the others waiting.
+func (m *Manager) recoverPass(ctx context.Context) (int, error) {
 	m.passing.Lock()
 	defer m.passing.Unlock()
-	start := time.Now()
-	p := &pass{mgr: m, start: start}
-	if err := m.openAll(ctx); err != nil {
-		p.fail(err)
+	p := &pass{mgr: m, start: time.Now()}
+	var wg sync.WaitGroup
+	if m.outOfReach() != nil {
+		wg.Go(func() {
+			if err := m.openAll(ctx); err != nil {
+				p.fail(err)
+			}
+		})
 	}
 	p.run(ctx)
-	if upkeep {
-		p.upkeep(ctx)
+	wg.Wait()
+	if err := m.outOfReach(); err != nil {
+		p.fail(err)
 	}
-	m.forgetUnseen(start)
+	m.forgetUnseen(p.start)
 	if f := m.cfg.Observer.RecoverPass; f != nil {
-		f(p.inDoubt, p.unreachable, time.Since(start))
+		f(p.inDoubt, p.unreachable, time.Since(p.start))
 	}
 	return p.ended, errors.Join(p.errs...)
 }
 
 // recoverLoop runs a pass every RecoverEvery, and soon when nudged.
 func (m *Manager) recoverLoop() {
-	var kept time.Time // when the last upkeep was
-	var warned string  // what was last complained of: an outage is told once
-	for {
-		// Spread the processes of a cluster: 80 to 120 % of the period.
-		period := time.Duration(float64(m.cfg.RecoverEvery) * (0.8 + 0.4*rand.Float64()))
-		timer := time.NewTimer(period)
-		select {
-		case <-m.life.Done():
-			timer.Stop()
-			return
-		case <-m.wake:
-			timer.Stop()
-			if !m.pause(100 * time.Millisecond) { // let what is failing fail for others too
-				return
-			}
-		case <-timer.C:
-		}
-		upkeep := time.Since(kept) >= upkeepEvery
-		if upkeep {
-			kept = time.Now()
-		}
-		_, err := m.recoverPass(m.life, upkeep)
+	var warned string // what was last complained of: an outage is told once
+	for m.pauseOr(m.wake, m.cfg.RecoverEvery) {
+		_, err := m.recoverPass(m.life)
 		switch {
 		case err == nil || m.life.Err() != nil:
 			warned = ""
@@ -92,6 +84,22 @@ func (m *Manager) recoverLoop() {
 			warned = err.Error()
 			m.cfg.Logger.Warn("recovery pass incomplete", "err", err)
 		}
+	}
+}
+
+// pauseOr waits for about a period, or less if woken. It reports false if the
+// Manager ends meanwhile.
+func (m *Manager) pauseOr(wake <-chan struct{}, period time.Duration) bool {
+	// Spread the processes of a cluster: 80 to 120 % of the period.
+	timer := time.NewTimer(time.Duration(float64(period) * (0.8 + 0.4*rand.Float64())))
+	defer timer.Stop()
+	select {
+	case <-m.life.Done():
+		return false
+	case <-wake:
+		return m.pause(100 * time.Millisecond) // let what is failing fail for others too
+	case <-timer.C:
+		return true
 	}
 }
 
@@ -108,21 +116,23 @@ type pass struct {
 	mgr   *Manager
 	start time.Time
 
-	mu          sync.Mutex
+	mu          sync.Mutex // guards what follows
 	ended       int
 	inDoubt     int
 	unreachable int
+	silent      map[Place]error // places that did not answer in this pass
 	errs        []error
 }
 
 func (p *pass) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	for _, r := range p.mgr.cfg.Resources {
-		if !p.mgr.isOpen(r) {
+		switch {
+		case !p.mgr.isOpen(r):
+			p.mu.Lock()
 			p.unreachable++
-			continue
-		}
-		if r.Can()&CanPrepare != 0 {
+			p.mu.Unlock()
+		case r.Can()&CanPrepare != 0:
 			wg.Go(func() { p.resource(ctx, r) })
 		}
 	}
@@ -138,11 +148,16 @@ func (p *pass) resource(ctx context.Context, r Resource) {
 	faultpoint.Hit("recover.listed")
 	waiting := make(map[string]Prepared)
 	for _, b := range prepared {
+		if ctx.Err() != nil {
+			return
+		}
 		switch outcome, err := p.lookup(ctx, b); {
 		case err != nil:
 			p.leave(err)
 		case outcome != Undecided:
-			p.finish(ctx, r, b, outcome)
+			if !p.finish(ctx, r, b, outcome) {
+				return
+			}
 		case !p.graceOver(r, b):
 			p.leave(nil)
 		default:
@@ -158,8 +173,8 @@ func (p *pass) resource(ctx context.Context, r Resource) {
 		return
 	}
 	for _, b := range again {
-		if _, ok := waiting[b.Native]; ok && p.fresh(asked) {
-			p.presumeAbort(ctx, r, b)
+		if _, ok := waiting[b.Native]; ok && p.fresh(asked) && !p.presumeAbort(ctx, r, b) {
+			return
 		}
 	}
 }
@@ -201,8 +216,15 @@ func (m *Manager) drives(gid GID) bool {
 	return m.active[gid] != nil
 }
 
-// lookup asks the place that the branch's name gives for the decision.
+// lookup asks the place that the branch's name gives for the decision. A place that
+// once ran out of time is not asked again in the same pass.
 func (p *pass) lookup(ctx context.Context, b Prepared) (Outcome, error) {
+	p.mu.Lock()
+	silent := p.silent[b.XID.Place]
+	p.mu.Unlock()
+	if silent != nil {
+		return Undecided, silent
+	}
 	reg, ok := p.mgr.registerAt(b.XID.Place)
 	if !ok {
 		return Undecided, fmt.Errorf("troth: %s: its decision is recorded at %s, which this process does not know or cannot reach", b.Native, b.XID.Place)
@@ -211,7 +233,16 @@ func (p *pass) lookup(ctx context.Context, b Prepared) (Outcome, error) {
 	defer cancel()
 	outcome, err := reg.Lookup(ctx, b.XID.GID)
 	if err != nil {
-		return Undecided, fmt.Errorf("troth: %s: look up the decision: %w", b.Native, err)
+		err = fmt.Errorf("troth: look up decisions at %s: %w", b.XID.Place, err)
+		if ctx.Err() != nil {
+			p.mu.Lock()
+			if p.silent == nil {
+				p.silent = make(map[Place]error)
+			}
+			p.silent[b.XID.Place] = err
+			p.mu.Unlock()
+		}
+		return Undecided, err
 	}
 	return outcome, nil
 }
@@ -278,11 +309,12 @@ func (m *Manager) nudgeAfter(d time.Duration) {
 }
 
 // presumeAbort ends a branch that nobody decided: the register is asked for abort,
-// and what it then holds is carried out (R2).
-func (p *pass) presumeAbort(ctx context.Context, r Resource, b Prepared) {
+// and what it then holds is carried out (R2). It reports whether to go on with the
+// resource.
+func (p *pass) presumeAbort(ctx context.Context, r Resource, b Prepared) bool {
 	reg, ok := p.mgr.registerAt(b.XID.Place)
 	if !ok {
-		return
+		return true
 	}
 	faultpoint.Hit("recover.before-decide")
 	dctx, cancel := context.WithTimeout(ctx, decideTimeout)
@@ -290,14 +322,15 @@ func (p *pass) presumeAbort(ctx context.Context, r Resource, b Prepared) {
 	outcome, err := reg.Decide(dctx, Decision{GID: b.XID.GID, Outcome: Aborted})
 	if err != nil {
 		p.leave(fmt.Errorf("troth: %s: ask for abort: %w", b.Native, err)) // R3
-		return
+		return dctx.Err() == nil
 	}
 	faultpoint.Hit("recover.after-decide")
-	p.finish(ctx, r, b, outcome)
+	return p.finish(ctx, r, b, outcome)
 }
 
-// finish ends a branch as decided.
-func (p *pass) finish(ctx context.Context, r Resource, b Prepared, outcome Outcome) {
+// finish ends a branch as decided. It reports false if the resource ran out of
+// time: its other branches are left to the next pass.
+func (p *pass) finish(ctx context.Context, r Resource, b Prepared, outcome Outcome) bool {
 	faultpoint.Hit("recover.before-finish")
 	fctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
@@ -322,6 +355,7 @@ func (p *pass) finish(ctx context.Context, r Resource, b Prepared, outcome Outco
 		p.leave(&BranchError{Resource: r.Name(), Op: "recover", XID: b.XID.String(), Err: err})
 	}
 	faultpoint.Hit("recover.after-finish")
+	return fctx.Err() == nil
 }
 
 // leave counts a branch that stays in doubt, because of err if it is not nil.

@@ -61,8 +61,10 @@ func (tx *Tx) ID() GID { return tx.gid }
 // time: a resource has one branch in a transaction. Resource managers call it;
 // programs call their DB or Tx methods. ctx bounds the wait for a session.
 //
-// It fails if r is not one of Config.Resources, if r could not be opened yet, if
-// the transaction has ended, or with the database's own error.
+// It fails if r is not one of Config.Resources, if r or the register could not be
+// opened yet ([ErrUnreachable]), if the transaction has ended, or with the
+// database's own error; after the latter the transaction can only be rolled back,
+// for the resource may have been counted on to record the decision.
 func (tx *Tx) Enlist(ctx context.Context, r Resource) (Branch, error) {
 	if err := tx.mgr.usable(r); err != nil {
 		return nil, err
@@ -87,18 +89,28 @@ func (tx *Tx) Enlist(ctx context.Context, r Resource) (Branch, error) {
 	tx.branches = append(tx.branches, e)
 	tx.mu.Unlock()
 
-	e.branch, e.err = r.Begin(ctx, BranchConfig{
+	// A session is waited for no longer than the transaction lives.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(tx.ctx, func() { cancel(context.Cause(tx.ctx)) })()
+	tx.begin(ctx, e)
+	return e.branch, e.err
+}
+
+// begin begins the branch of a resource that has just been enlisted.
+func (tx *Tx) begin(ctx context.Context, e *enlisted) {
+	defer close(e.ready)
+	e.branch, e.err = e.res.Begin(ctx, BranchConfig{
 		GID:       tx.gid,
 		Branch:    e.no,
 		Context:   tx.ctx,
 		XID:       func() (XID, error) { return tx.name(e) },
 		Isolation: tx.opt.isolation,
 	})
-	if e.err != nil {
-		e.err = &BranchError{Resource: r.Name(), Op: "begin", Err: e.err}
+	var b *BranchError
+	if e.err != nil && !errors.As(e.err, &b) {
+		e.err = &BranchError{Resource: e.res.Name(), Op: "begin", Err: e.err}
 	}
-	close(e.ready)
-	return e.branch, e.err
 }
 
 func (e *enlisted) wait(ctx context.Context) (Branch, error) {
@@ -170,7 +182,8 @@ func (tx *Tx) BeforeCommit(f func(context.Context) error) {
 
 // AfterDone registers a function that is called once when the outcome is known:
 // Committed or Aborted. If the decision's answer is lost that may be long after
-// Commit returned. It must not block.
+// Commit returned; if this process never learns it, the function is not called. It
+// must not block.
 func (tx *Tx) AfterDone(f func(Outcome)) {
 	if f == nil {
 		panic("troth: AfterDone(nil)")

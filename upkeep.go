@@ -3,6 +3,7 @@ package troth
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/troth-tx/troth/internal/faultpoint"
@@ -23,32 +24,62 @@ const (
 	abortLives = 10
 )
 
-func (p *pass) upkeep(ctx context.Context) {
-	m := p.mgr
+// upkeepLoop keeps up every half minute, apart from the recovery passes: a
+// database that does not answer must not delay them.
+func (m *Manager) upkeepLoop() {
+	var warned string
+	for m.pauseOr(nil, upkeepEvery) {
+		err := m.keepUp(m.life)
+		switch {
+		case err == nil || m.life.Err() != nil:
+			warned = ""
+		case err.Error() != warned:
+			warned = err.Error()
+			m.cfg.Logger.Warn("upkeep of decision records incomplete", "err", err)
+		}
+	}
+}
+
+// keepUp looks after every place and every resource, in parallel.
+func (m *Manager) keepUp(ctx context.Context) error {
+	m.keeping.Lock()
+	defer m.keeping.Unlock()
+	p := &pass{mgr: m, start: time.Now()}
+	var wg sync.WaitGroup
 	for _, place := range m.places() {
-		reg, ok := m.registerAt(place)
-		if !ok {
-			continue
-		}
-		if err := p.forgetProved(ctx, place, reg); err != nil {
-			p.fail(err)
-		}
-		for ctx.Err() == nil {
-			if n, err := reg.Expire(ctx, abortLives*m.cfg.LifeMax); err != nil || n == 0 {
-				if err != nil {
-					p.fail(err)
-				}
-				break
-			}
+		if reg, ok := m.registerAt(place); ok {
+			wg.Go(func() { p.keepPlace(ctx, place, reg) })
 		}
 	}
 	for _, r := range m.cfg.Resources {
-		s, ok := r.(Sweeper)
-		if !ok || !m.isOpen(r) {
-			continue
+		if s, ok := r.(Sweeper); ok && m.isOpen(r) {
+			wg.Go(func() {
+				sctx, cancel := context.WithTimeout(ctx, upkeepEvery)
+				defer cancel()
+				if _, err := s.Sweep(sctx, m.keepAge(), p.forgotten); err != nil {
+					p.fail(&BranchError{Resource: r.Name(), Op: "recover", Err: err})
+				}
+			})
 		}
-		if _, err := s.Sweep(ctx, m.keepAge(), p.forgotten); err != nil {
-			p.fail(&BranchError{Resource: r.Name(), Op: "recover", Err: err})
+	}
+	wg.Wait()
+	return errors.Join(p.errs...)
+}
+
+func (p *pass) keepPlace(ctx context.Context, place Place, reg Register) {
+	if err := p.forgetProved(ctx, place, reg); err != nil {
+		p.fail(err)
+		return
+	}
+	for ctx.Err() == nil {
+		ectx, cancel := context.WithTimeout(ctx, listTimeout)
+		n, err := reg.Expire(ectx, abortLives*p.mgr.cfg.LifeMax)
+		cancel()
+		if err != nil {
+			p.fail(err)
+		}
+		if err != nil || n == 0 {
+			return
 		}
 	}
 }
@@ -78,7 +109,9 @@ func (m *Manager) places() []Place {
 func (p *pass) forgetProved(ctx context.Context, place Place, reg Register) error {
 	var after GID
 	for ctx.Err() == nil {
-		records, err := reg.Committed(ctx, p.mgr.keepAge(), after, upkeepBatch)
+		lctx, cancel := context.WithTimeout(ctx, listTimeout)
+		records, err := reg.Committed(lctx, p.mgr.keepAge(), after, upkeepBatch)
+		cancel()
 		if err != nil {
 			return err
 		}
@@ -91,7 +124,10 @@ func (p *pass) forgetProved(ctx context.Context, place Place, reg Register) erro
 		}
 		faultpoint.Hit("forget.before")
 		if len(proved) > 0 {
-			if err := reg.Forget(ctx, proved); err != nil {
+			lctx, cancel := context.WithTimeout(ctx, listTimeout)
+			err := reg.Forget(lctx, proved)
+			cancel()
+			if err != nil {
 				return err
 			}
 		}

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+
+	"github.com/troth-tx/troth/internal/drivercall"
 )
 
 // A Line carries the resource manager's own statements, without arguments, to one
@@ -39,29 +41,10 @@ func (l Line) Exec(ctx context.Context, query string) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	if c, ok := l.conn.(driver.ExecerContext); ok {
-		if _, err := c.ExecContext(ctx, query, nil); !errors.Is(err, driver.ErrSkip) {
-			return err
-		}
-	}
-	stmt, err := l.prepare(ctx, query)
-	if err != nil {
+	if _, err := drivercall.Exec(ctx, l.conn, query, nil); err != driver.ErrSkip { //nolint:errorlint // as database/sql compares
 		return err
 	}
-	defer stmt.Close() //nolint:errcheck // its statement has spoken
-	if s, ok := stmt.(driver.StmtExecContext); ok {
-		_, err = s.ExecContext(ctx, nil)
-	} else {
-		_, err = stmt.Exec(nil) //nolint:staticcheck // a driver of the old kind
-	}
-	return err
-}
-
-func (l Line) prepare(ctx context.Context, query string) (driver.Stmt, error) {
-	if c, ok := l.conn.(driver.ConnPrepareContext); ok {
-		return c.PrepareContext(ctx, query)
-	}
-	return l.conn.Prepare(query)
+	return drivercall.ExecPrepared(ctx, l.conn, query)
 }
 
 // Query reads all rows as text, NULL as "".
@@ -69,25 +52,14 @@ func (l Line) Query(ctx context.Context, query string) ([][]string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	if c, ok := l.conn.(driver.QueryerContext); ok {
-		rows, err := c.QueryContext(ctx, query, nil)
-		if err == nil {
-			return readAll(rows)
-		}
-		if !errors.Is(err, driver.ErrSkip) {
+	rows, err := drivercall.Query(ctx, l.conn, query, nil)
+	if err == driver.ErrSkip { //nolint:errorlint // as database/sql compares
+		var stmt driver.Stmt
+		if stmt, err = drivercall.Prepare(ctx, l.conn, query); err != nil {
 			return nil, err
 		}
-	}
-	stmt, err := l.prepare(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	defer stmt.Close() //nolint:errcheck // its statement has spoken
-	var rows driver.Rows
-	if s, ok := stmt.(driver.StmtQueryContext); ok {
-		rows, err = s.QueryContext(ctx, nil)
-	} else {
-		rows, err = stmt.Query(nil) //nolint:staticcheck // a driver of the old kind
+		defer func() { _ = stmt.Close() }() // it has spoken
+		rows, err = drivercall.QueryStmt(ctx, stmt, nil)
 	}
 	if err != nil {
 		return nil, err
@@ -100,10 +72,11 @@ func readAll(rows driver.Rows) (_ [][]string, err error) {
 	var all [][]string
 	values := make([]driver.Value, len(rows.Columns()))
 	for {
-		switch err := rows.Next(values); {
-		case errors.Is(err, io.EOF):
+		err := rows.Next(values)
+		if err == io.EOF { //nolint:errorlint // wrapped, it may be a connection that broke
 			return all, nil
-		case err != nil:
+		}
+		if err != nil {
 			return nil, err
 		}
 		row := make([]string, len(values))

@@ -4,9 +4,9 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
-	"fmt"
 	"sync/atomic"
 
+	"github.com/troth-tx/troth/internal/drivercall"
 	"github.com/troth-tx/troth/internal/sqltext"
 )
 
@@ -132,7 +132,7 @@ func (s *Session) exec(ctx context.Context, c *conn, query string, args []driver
 	if err := s.start(ctx, c); err != nil {
 		return nil, err
 	}
-	res, err := execute(ctx, s.dc, query, args)
+	res, err := drivercall.Exec(ctx, s.dc, query, args)
 	return res, s.answered(c, err)
 }
 
@@ -200,7 +200,7 @@ func (s *Session) query(ctx context.Context, c *conn, query string, args []drive
 	if err := s.start(ctx, c); err != nil {
 		return nil, err
 	}
-	dr, err := ask(ctx, s.dc, query, args)
+	dr, err := drivercall.Query(ctx, s.dc, query, args)
 	return dr, s.answered(c, err)
 }
 
@@ -310,85 +310,4 @@ func (s *Session) executed(c *conn, t *text, res driver.Result) {
 			s.wrote(ChangeYes)
 		}
 	}
-}
-
-// execute is what database/sql does with a driver connection to run a text.
-func execute(ctx context.Context, dc driver.Conn, query string, args []driver.NamedValue) (driver.Result, error) {
-	if e, ok := dc.(driver.ExecerContext); ok {
-		return e.ExecContext(ctx, query, args)
-	}
-	e, ok := dc.(driver.Execer) //nolint:staticcheck // older drivers
-	if !ok {
-		return nil, driver.ErrSkip
-	}
-	values, err := valuesOnly(ctx, args)
-	if err != nil {
-		return nil, err
-	}
-	return e.Exec(query, values)
-}
-
-func executePrepared(ctx context.Context, dc driver.Conn, query string) error {
-	ds, err := prepare(ctx, dc, query)
-	if err != nil {
-		return err
-	}
-	_, err = executeStmt(ctx, ds, nil)
-	return errors.Join(err, ds.Close())
-}
-
-func ask(ctx context.Context, dc driver.Conn, query string, args []driver.NamedValue) (driver.Rows, error) {
-	if q, ok := dc.(driver.QueryerContext); ok {
-		return q.QueryContext(ctx, query, args)
-	}
-	q, ok := dc.(driver.Queryer) //nolint:staticcheck // older drivers
-	if !ok {
-		return nil, driver.ErrSkip
-	}
-	values, err := valuesOnly(ctx, args)
-	if err != nil {
-		return nil, err
-	}
-	return q.Query(query, values)
-}
-
-func prepare(ctx context.Context, dc driver.Conn, query string) (driver.Stmt, error) {
-	if p, ok := dc.(driver.ConnPrepareContext); ok {
-		return p.PrepareContext(ctx, query)
-	}
-	return dc.Prepare(query)
-}
-
-func executeStmt(ctx context.Context, ds driver.Stmt, args []driver.NamedValue) (driver.Result, error) {
-	if e, ok := ds.(driver.StmtExecContext); ok {
-		return e.ExecContext(ctx, args)
-	}
-	values, err := valuesOnly(ctx, args)
-	if err != nil {
-		return nil, err
-	}
-	return ds.Exec(values) //nolint:staticcheck // older drivers
-}
-
-func askStmt(ctx context.Context, ds driver.Stmt, args []driver.NamedValue) (driver.Rows, error) {
-	if q, ok := ds.(driver.StmtQueryContext); ok {
-		return q.QueryContext(ctx, args)
-	}
-	values, err := valuesOnly(ctx, args)
-	if err != nil {
-		return nil, err
-	}
-	return ds.Query(values) //nolint:staticcheck // older drivers
-}
-
-// valuesOnly is for drivers from before named arguments and contexts.
-func valuesOnly(ctx context.Context, args []driver.NamedValue) ([]driver.Value, error) {
-	values := make([]driver.Value, len(args))
-	for i, a := range args {
-		if a.Name != "" {
-			return nil, fmt.Errorf("troth: the driver does not support named arguments")
-		}
-		values[i] = a.Value
-	}
-	return values, ctx.Err()
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/troth-tx/troth/internal/drivercall"
 	"github.com/troth-tx/troth/internal/sqltext"
 )
 
@@ -865,7 +866,7 @@ func TestStart(t *testing.T) {
 						return nil, ErrNotJoined
 					}
 					joined++
-					return execute(ctx, dc, "BEGIN; "+query, args)
+					return drivercall.Exec(ctx, dc, "BEGIN; "+query, args)
 				}
 			})
 			tx, err := w.db.BeginTx(t.Context(), nil)

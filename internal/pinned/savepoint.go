@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/troth-tx/troth/internal/drivercall"
 	"github.com/troth-tx/troth/internal/sqltext"
 )
 
@@ -307,7 +308,7 @@ func (s *Session) command(ctx context.Context, c *conn, text string) error {
 	if err != driver.ErrSkip { //nolint:errorlint // as database/sql compares
 		return err
 	}
-	if err := executePrepared(ctx, s.dc, text); err != nil {
+	if err := drivercall.ExecPrepared(ctx, s.dc, text); err != nil {
 		return s.statementFailed(c, err, false)
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/troth-tx/troth/internal/dbtest"
+	"github.com/troth-tx/troth/internal/drivercall"
 	"github.com/troth-tx/troth/internal/sqltext"
 )
 
@@ -89,7 +90,7 @@ func setup(t testing.TB, e engine, options ...func(*Config)) *world {
 	cfg := Config{
 		Resource: "athos", Dialect: e.dialect, Conn: conn, Driver: other.Driver(), Lost: e.lost,
 		Start: func(ctx context.Context, dc driver.Conn) error {
-			_, err := execute(ctx, dc, begin, nil)
+			_, err := drivercall.Exec(ctx, dc, begin, nil)
 			return err
 		},
 	}
@@ -140,7 +141,7 @@ func (w *world) finish(dc driver.Conn, commit bool) error {
 	}
 	var last error
 	for _, text := range texts {
-		_, last = execute(context.Background(), dc, text, nil)
+		_, last = drivercall.Exec(context.Background(), dc, text, nil)
 	}
 	return last
 }

@@ -3,6 +3,8 @@ package pinned
 import (
 	"context"
 	"database/sql/driver"
+
+	"github.com/troth-tx/troth/internal/drivercall"
 )
 
 // A stmt is a statement prepared on the session.
@@ -48,7 +50,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 	if err := s.start(ctx, c); err != nil {
 		return nil, err
 	}
-	ds, err := prepare(ctx, s.dc, query)
+	ds, err := drivercall.Prepare(ctx, s.dc, query)
 	if err != nil {
 		return nil, s.statementFailed(c, err, false)
 	}
@@ -109,7 +111,7 @@ func (st *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (driv
 	}
 	ctx, end := s.bound(ctx)
 	defer end()
-	res, err := executeStmt(ctx, st.ds, args)
+	res, err := drivercall.ExecStmt(ctx, st.ds, args)
 	if err != nil {
 		return nil, s.statementFailed(c, err, false)
 	}
@@ -128,7 +130,7 @@ func (st *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (dri
 	}
 	statement := ctx
 	ctx, end := s.bound(ctx)
-	dr, err := askStmt(ctx, st.ds, args)
+	dr, err := drivercall.QueryStmt(ctx, st.ds, args)
 	if err != nil {
 		end()
 		return nil, s.statementFailed(c, err, false)

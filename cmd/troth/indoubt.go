@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -25,26 +26,16 @@ func newInDoubtCommand(a *app) *cobra.Command {
 		Long:    inDoubtLong,
 		Example: inDoubtExample,
 		Args:    noArguments,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.inDoubt(cmd) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.look(cmd, a.inDoubt) },
 	}
 }
 
-func (a *app) inDoubt(cmd *cobra.Command) error {
-	s, err := a.prepare()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := limited(cmd.Context(), s.timeout)
-	defer cancel()
-	w, err := a.openWorld(ctx, s, 0)
-	if err != nil {
-		return err
-	}
-	defer w.close()
+func (a *app) inDoubt(ctx context.Context, s settings, w *world) error {
 	list, listErr := w.mgr.InDoubt(ctx)
 	troubles := a.trouble(w)
 	ours := len(ofDomain(list, s.domain))
 
+	var err error
 	if s.output == outputJSON {
 		err = a.writeJSON(struct {
 			Branches    []branchView `json:"branches"`

@@ -143,30 +143,22 @@ func (a *app) txShow(cmd *cobra.Command, arg string, write func(*page, *app, sto
 	if err != nil {
 		return err
 	}
-	s, err := a.prepare()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := limited(cmd.Context(), s.timeout)
-	defer cancel()
-	w, err := a.openWorld(ctx, s, 0)
-	if err != nil {
-		return err
-	}
-	defer w.close()
-	st := a.tell(ctx, w, id)
-	if s.output == outputJSON {
-		err = a.writeJSON(newStoryView(a, st))
-	} else {
-		p := newPage(a.out)
-		write(p, a, st)
-		p.troubles(st.troubles)
-		err = p.end()
-	}
-	if err != nil {
-		return err
-	}
-	return silently(st.code())
+	return a.look(cmd, func(ctx context.Context, s settings, w *world) error {
+		st := a.tell(ctx, w, id)
+		var err error
+		if s.output == outputJSON {
+			err = a.writeJSON(newStoryView(a, st))
+		} else {
+			p := newPage(a.out)
+			write(p, a, st)
+			p.troubles(st.troubles)
+			err = p.end()
+		}
+		if err != nil {
+			return err
+		}
+		return silently(st.code())
+	})
 }
 
 // transaction writes all that is known.
@@ -261,32 +253,23 @@ func (a *app) txWait(cmd *cobra.Command, arg string) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.prepare()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := limited(cmd.Context(), s.timeout)
-	defer cancel()
-	w, err := a.openWorld(ctx, s, 0)
-	if err != nil {
-		return err
-	}
-	defer w.close()
-	start := time.Now()
-	outcome, err := w.mgr.Wait(ctx, id)
-	if err != nil {
-		return &exitError{Code: waitCode(err, len(a.trouble(w)) > 0), Err: err}
-	}
-	if s.output == outputJSON {
-		return a.writeJSON(struct {
-			Transaction string  `json:"transaction"`
-			Outcome     string  `json:"outcome"`
-			Waited      float64 `json:"waited_seconds"`
-		}{string(id), outcome.String(), time.Since(start).Round(time.Millisecond).Seconds()})
-	}
-	p := newPage(a.out)
-	p.line(outcome.String())
-	return p.end()
+	return a.look(cmd, func(ctx context.Context, s settings, w *world) error {
+		start := time.Now()
+		outcome, err := w.mgr.Wait(ctx, id)
+		if err != nil {
+			return &exitError{Code: waitCode(err, len(a.trouble(w)) > 0), Err: err}
+		}
+		if s.output == outputJSON {
+			return a.writeJSON(struct {
+				Transaction string  `json:"transaction"`
+				Outcome     string  `json:"outcome"`
+				Waited      float64 `json:"waited_seconds"`
+			}{string(id), outcome.String(), time.Since(start).Round(time.Millisecond).Seconds()})
+		}
+		p := newPage(a.out)
+		p.line(outcome.String())
+		return p.end()
+	})
 }
 
 // waitCode grades why a wait gave no outcome. Wait joins the end of the time with

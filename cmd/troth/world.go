@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/troth-tx/troth"
 	"github.com/troth-tx/troth/filelog"
 	"github.com/troth-tx/troth/mysql"
@@ -58,11 +60,9 @@ func (a *app) openWorld(ctx context.Context, s settings, grace time.Duration) (*
 		Logger: slog.New(notices{a}),
 	}
 	for _, t := range s.targets {
-		r := &watched{Resource: unopened{t.name}, patience: patience(s.timeout)}
+		r := &watched{Resource: unopened{t.name}, attempt: attempt{patience: patience(s.timeout)}}
 		db, err := t.open()
-		if err != nil {
-			r.opening = err
-		} else {
+		if r.fail(err) == nil {
 			w.pools = append(w.pools, db)
 			r.Resource = newResource(t, db)
 		}
@@ -70,10 +70,11 @@ func (a *app) openWorld(ctx context.Context, s settings, grace time.Duration) (*
 		cfg.Resources = append(cfg.Resources, r)
 	}
 	if !s.register.none() {
-		w.register = &watchedRegister{patience: patience(s.timeout)}
+		w.register = &watchedRegister{Register: unopenedRegister{}, attempt: attempt{patience: patience(s.timeout)}}
 		cfg.Register = w.register
-		if w.register.Register, w.register.opening = w.openRegister(s.register); w.register.opening != nil {
-			w.register.Register = unopenedRegister{}
+		reg, err := w.openRegister(s.register)
+		if w.register.fail(err) == nil {
+			w.register.Register = reg
 		}
 	}
 	mgr, err := troth.Open(ctx, cfg)
@@ -107,6 +108,22 @@ func (w *world) openRegister(r registerAddress) (troth.Register, error) {
 	return sqlregister.New(db), nil
 }
 
+// look runs f over the configured databases, for as long as --timeout says.
+func (a *app) look(cmd *cobra.Command, f func(context.Context, settings, *world) error) error {
+	s, err := a.prepare()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := limited(cmd.Context(), s.timeout)
+	defer cancel()
+	w, err := a.openWorld(ctx, s, 0)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	return f(ctx, s, w)
+}
+
 func (w *world) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
@@ -129,7 +146,7 @@ type trouble struct {
 func (a *app) trouble(w *world) []trouble {
 	list := []trouble{}
 	if w.register != nil {
-		if err := w.register.lastError(); err != nil {
+		if err := w.register.failure(); err != nil {
 			list = append(list, trouble{"", "the register: " + a.text(err)})
 		}
 	}
@@ -150,29 +167,51 @@ func explained(ctx context.Context, err error) error {
 	return err
 }
 
+// An attempt at opening something has a limit of its own, and its failure is
+// remembered: that of the last one.
+type attempt struct {
+	patience time.Duration
+
+	mu  sync.Mutex
+	err error
+}
+
+func (a *attempt) try(ctx context.Context, open func(context.Context) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, a.patience, fmt.Errorf("no answer within %v", a.patience))
+	defer cancel()
+	return a.fail(explained(ctx, open(ctx)))
+}
+
+// fail records an error, or that there is none, and returns it.
+func (a *attempt) fail(err error) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.err = err
+	return err
+}
+
+func (a *attempt) failure() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.err
+}
+
 // watched remembers why a resource did not answer: the Manager goes on without
 // it, and a person wants to know.
 type watched struct {
 	troth.Resource
-	patience time.Duration
+	attempt
 
-	mu      sync.Mutex
-	opening error
+	mu      sync.Mutex // guards listing
 	listing error
 }
 
 // Open implements [troth.Resource].
 func (r *watched) Open(ctx context.Context, cfg troth.ResourceConfig) error {
 	if _, never := r.Resource.(unopened); never {
-		return r.lastError()
+		return r.failure()
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, r.patience, fmt.Errorf("no answer within %v", r.patience))
-	defer cancel()
-	err := explained(ctx, r.Resource.Open(ctx, cfg))
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.opening = err
-	return err
+	return r.try(ctx, func(ctx context.Context) error { return r.Resource.Open(ctx, cfg) })
 }
 
 // Recover implements [troth.Resource].
@@ -203,7 +242,7 @@ func (r *watched) Sweep(ctx context.Context, minAge time.Duration, forgotten fun
 func (r *watched) lastError() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return errors.Join(r.opening, r.listing)
+	return errors.Join(r.failure(), r.listing)
 }
 
 // unopened stands for a database whose driver would not even begin: a file that
@@ -229,30 +268,15 @@ func (unopened) Finish(context.Context, troth.XID, troth.Outcome, string) error 
 // watchedRegister is watched for the register.
 type watchedRegister struct {
 	troth.Register
-	patience time.Duration
-
-	mu      sync.Mutex
-	opening error
+	attempt
 }
 
 // Open implements [troth.Register].
 func (r *watchedRegister) Open(ctx context.Context, cfg troth.RegisterConfig) error {
 	if _, never := r.Register.(unopenedRegister); never {
-		return r.lastError()
+		return r.failure()
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, r.patience, fmt.Errorf("no answer within %v", r.patience))
-	defer cancel()
-	err := explained(ctx, r.Register.Open(ctx, cfg))
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.opening = err
-	return err
-}
-
-func (r *watchedRegister) lastError() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.opening
+	return r.try(ctx, func(ctx context.Context) error { return r.Register.Open(ctx, cfg) })
 }
 
 // unopenedRegister stands for a register that could not be made; the Manager

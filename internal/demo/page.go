@@ -46,12 +46,11 @@ func (p *page) say(format string, args ...any) {
 
 // detail writes what an expert wants to see.
 func (p *page) detail(format string, args ...any) {
-	const indent = "    "
-	for i, l := range wrap(fmt.Sprintf(format, args...), pageWidth-2*len(indent)) {
-		if i > 0 {
-			l = indent + l
-		}
-		p.line(dim, indent+l)
+	const indent, hanging = "    ", "      "
+	before := indent
+	for _, l := range wrap(fmt.Sprintf(format, args...), pageWidth-len(hanging)) { // as wide as a branch's name on MariaDB
+		p.line(dim, before+l)
+		before = hanging
 	}
 }
 

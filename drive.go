@@ -38,6 +38,8 @@ func (tx *Tx) drive(ctx context.Context, first event) {
 		var cancel context.CancelFunc
 		d.vote, cancel = context.WithDeadlineCause(ctx, tx.deadline, ErrTimeout)
 		defer cancel()
+		// A statement that still runs must not keep a vote that was stopped.
+		defer context.AfterFunc(d.vote, tx.cancel)()
 		if err := errors.Join(d.awaitBegins(), d.joinHome()); err != nil {
 			tx.addCause(err)
 			first.kind = evRollback
@@ -458,7 +460,7 @@ func (d *driver) explain() {
 	if d.m.homeless {
 		d.tx.addCause(d.homelessErr())
 	}
-	if d.vote != nil && d.vote.Err() != nil {
+	if d.vote != nil && d.vote.Err() != nil && d.lostAt.IsZero() {
 		cause := context.Cause(d.vote)
 		if errors.Is(cause, ErrTimeout) {
 			cause = fmt.Errorf("%w after %v", ErrTimeout, d.tx.opt.timeout)

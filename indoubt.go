@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 )
 
 // InDoubt is a prepared branch that a database shows, with what is known about
@@ -164,7 +165,11 @@ func (m *Manager) Resolve(ctx context.Context, id GID, want Outcome, force bool)
 	if m.drives(id) {
 		return 0, fmt.Errorf("troth: Resolve: this process is still driving %s", id)
 	}
+	asked := time.Now()
 	branches, err := m.InDoubt(ctx)
+	if !(&pass{mgr: m}).fresh(asked) {
+		return 0, errors.New("troth: Resolve: listing the branches took too long: try again")
+	}
 	n, found := 0, false
 	for _, b := range branches {
 		if !b.Ours || b.XID.GID != id {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -25,7 +26,7 @@ type Manager struct {
 	passing sync.Mutex // held during a recovery pass; taken before mu
 	keeping sync.Mutex // held during upkeep; taken before mu
 
-	mu      sync.Mutex // guards what follows; taken before Tx.mu; never held across I/O
+	mu      sync.Mutex // guards what follows; taken after Tx.mu; never held across I/O
 	closed  bool
 	opened  map[Resource]bool
 	failed  map[Resource]error // why one is not open
@@ -341,10 +342,22 @@ func (m *Manager) remember(gid GID, o Outcome) {
 	m.recent.add(gid, o)
 }
 
+// reportHeuristic tells of branches that ended against a decision, each once.
 func (m *Manager) reportHeuristic(h *HeuristicError) {
 	m.mu.Lock()
-	_, known := m.heur[h.GID]
-	m.heur[h.GID] = h
+	all := &HeuristicError{GID: h.GID, Decision: h.Decision, Branches: slices.Clone(h.Branches)}
+	if old := m.heur[h.GID]; old != nil {
+		all.Branches = slices.Clone(old.Branches)
+		for _, b := range h.Branches {
+			if !slices.Contains(all.Branches, b) {
+				all.Branches = append(all.Branches, b)
+			}
+		}
+	}
+	known := m.heur[h.GID] != nil && len(all.Branches) == len(m.heur[h.GID].Branches)
+	if len(m.heur) < ringSize {
+		m.heur[h.GID] = all
+	}
 	m.mu.Unlock()
 	if known {
 		return

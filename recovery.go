@@ -346,6 +346,11 @@ func (p *pass) finish(ctx context.Context, r Resource, b Prepared, outcome Outco
 			f(b.XID, r.Name(), outcome)
 		}
 	case errors.As(err, &h):
+		if outcome == Committed {
+			if gone, lerr := p.forgotten(ctx, b.XID.Place, b.XID.GID); gone || lerr != nil {
+				break // another process ended it, proved it and forgot it while we looked
+			}
+		}
 		p.mgr.reportHeuristic(h)
 		p.fail(err)
 	case errors.Is(err, ErrNoEvidence):

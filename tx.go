@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -304,18 +305,20 @@ func (tx *Tx) err() error {
 	tx.mu.Lock()
 	defer tx.mu.Unlock()
 	cause := errors.Join(tx.causes...)
+	var heur *HeuristicError
 	if tx.heur != nil {
-		cause = errors.Join(tx.heur, cause)
+		heur = &HeuristicError{GID: tx.heur.GID, Decision: tx.heur.Decision, Branches: slices.Clone(tx.heur.Branches)}
+		cause = errors.Join(heur, cause)
 	}
 	switch tx.state {
 	case stateCommitted:
-		if tx.heur != nil {
-			return tx.heur
+		if heur != nil {
+			return heur
 		}
 		return nil
 	case stateCommitting:
-		if tx.heur != nil {
-			return tx.heur
+		if heur != nil {
+			return heur
 		}
 		if tx.opt.atDecision {
 			return nil

@@ -74,36 +74,76 @@ func StartMariaDB(ctx context.Context, cfg MariaDBConfig) (*MariaDB, error) {
 }
 
 var (
-	sharedPostgres = pool[*Postgres]{started: map[int]*Postgres{}}
-	sharedMariaDB  = pool[*MariaDB]{started: map[int]*MariaDB{}}
+	sharedPostgres = pool[*Postgres]{
+		engine: "PostgreSQL", variable: envPostgres, external: externalPostgres,
+		start: func() (*Postgres, error) { return StartPostgres(context.Background(), PostgresConfig{}) },
+	}
+	sharedMariaDB = pool[*MariaDB]{
+		engine: "MariaDB", variable: envMySQL, external: externalMariaDB,
+		start: func() (*MariaDB, error) { return StartMariaDB(context.Background(), MariaDBConfig{}) },
+	}
 )
 
-// pool holds the servers that a test binary shares among its tests.
-type pool[S interface{ Close() error }] struct {
+// pool holds the servers of one kind that a test binary shares among its tests.
+type pool[S interface {
+	Revive(ctx context.Context) error
+	Close() error
+}] struct {
+	engine   string
+	variable string // names servers to use instead
+	external func(dsn string) (S, error)
+	start    func() (S, error)
+
 	mu      sync.Mutex // held while one starts: two cores start no faster together
-	started map[int]S
+	running map[int]S
 }
 
-func (p *pool[S]) get(i int, start func() (S, error)) (S, error) {
+// shared returns the i-th server, alive.
+func (p *pool[S]) shared(t testing.TB, i int) S {
+	t.Helper()
+	s, err := p.get(i)
+	if err == nil {
+		err = s.Revive(context.Background())
+	}
+	if err != nil {
+		t.Fatalf("%s server %d: %v", p.engine, i, err)
+	}
+	return s
+}
+
+func (p *pool[S]) get(i int) (S, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s, ok := p.started[i]; ok {
+	if s, ok := p.running[i]; ok {
 		return s, nil
 	}
-	s, err := start()
-	if err == nil {
-		p.started[i] = s
+	dsn, err := externalName(p.variable, i)
+	var s S
+	switch {
+	case err != nil:
+		return s, err
+	case dsn != "":
+		s, err = p.external(dsn)
+	default:
+		s, err = p.start()
 	}
-	return s, err
+	if err != nil {
+		return s, err
+	}
+	if p.running == nil {
+		p.running = map[int]S{}
+	}
+	p.running[i] = s
+	return s, nil
 }
 
 func (p *pool[S]) close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var err error
-	for i, s := range p.started {
+	for i, s := range p.running {
 		err = errors.Join(err, s.Close())
-		delete(p.started, i)
+		delete(p.running, i)
 	}
 	return err
 }
@@ -135,47 +175,13 @@ func Main(m *testing.M) {
 // is brought back here.
 func SharedPostgres(t testing.TB, i int) *Postgres {
 	t.Helper()
-	p, err := sharedPostgres.get(i, func() (*Postgres, error) {
-		dsn, err := externalName(envPostgres, i)
-		switch {
-		case err != nil:
-			return nil, err
-		case dsn != "":
-			return externalPostgres(dsn)
-		default:
-			return StartPostgres(context.Background(), PostgresConfig{})
-		}
-	})
-	if err == nil {
-		err = p.Revive(context.Background())
-	}
-	if err != nil {
-		t.Fatalf("PostgreSQL server %d: %v", i, err)
-	}
-	return p
+	return sharedPostgres.shared(t, i)
 }
 
 // SharedMariaDB is [SharedPostgres] for MariaDB.
 func SharedMariaDB(t testing.TB, i int) *MariaDB {
 	t.Helper()
-	m, err := sharedMariaDB.get(i, func() (*MariaDB, error) {
-		dsn, err := externalName(envMySQL, i)
-		switch {
-		case err != nil:
-			return nil, err
-		case dsn != "":
-			return externalMariaDB(dsn)
-		default:
-			return StartMariaDB(context.Background(), MariaDBConfig{})
-		}
-	})
-	if err == nil {
-		err = m.Revive(context.Background())
-	}
-	if err != nil {
-		t.Fatalf("MariaDB server %d: %v", i, err)
-	}
-	return m
+	return sharedMariaDB.shared(t, i)
 }
 
 // externalName returns the i-th name in the variable, and "" if it is not set.

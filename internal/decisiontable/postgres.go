@@ -56,8 +56,8 @@ func (postgres) create(table, qualified string) string {
 // decision must be durable before anyone hears it. It holds for the
 // transaction at hand; 'local' and the stricter settings are the program's
 // choice and stay.
-const forceFlush = "pg_catalog.set_config('synchronous_commit'," +
-	" coalesce(nullif(pg_catalog.current_setting('synchronous_commit'), 'off'), 'on'), true) IS NOT NULL"
+const forceFlush = "CASE pg_catalog.current_setting('synchronous_commit') WHEN 'off'" +
+	" THEN pg_catalog.set_config('synchronous_commit', 'on', true) ELSE '' END IS NOT NULL"
 
 func (postgres) insert(in insertion) string {
 	var b strings.Builder

@@ -329,7 +329,7 @@ func TestFrozenUpkeepDoesNotStopRecovery(t *testing.T) {
 		log := &callLog{}
 		a, b := newMemRM("athos", log), newMemRM("porthos", log)
 		c := &hookRM{memRM: newMemRM("aramis", log)}
-		c.reg = &hookReg{memRegister: c.memRM.tab, committed: func(ctx context.Context) error {
+		c.reg = &hookReg{memRegister: c.tab, committed: func(ctx context.Context) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}}

@@ -104,6 +104,7 @@ func isolation(level sql.IsolationLevel) (string, error) {
 		return "REPEATABLE READ", nil
 	case sql.LevelSerializable:
 		return "SERIALIZABLE", nil
+	case sql.LevelDefault, sql.LevelWriteCommitted, sql.LevelSnapshot, sql.LevelLinearizable:
 	}
 	return "", fmt.Errorf("isolation level %v is not supported: use read committed, repeatable read or serializable", level)
 }

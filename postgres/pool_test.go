@@ -55,7 +55,8 @@ func TestDeadlineEndsAPoolDeadlock(t *testing.T) {
 		}()
 	}
 	select {
-	case <-failed:
+	case err := <-failed:
+		t.Logf("ended with %v", err)
 	case <-time.After(10 * time.Second):
 		t.Error("ten seconds after both deadlines neither transaction is rolled back: both wait for the other's session")
 	}

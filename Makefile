@@ -52,7 +52,7 @@ demo: setup ## watch transactions survive crashes, on throw-away servers
 
 .PHONY: bench
 bench: setup ## measure, on throw-away servers
-	go run ./cmd/troth bench --matrix
+	go run ./cmd/troth bench
 
 .PHONY: ci
 ci: ## what CI runs

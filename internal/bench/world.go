@@ -64,9 +64,11 @@ func newWorld(ctx context.Context, p Profile) (_ *world, err error) {
 		w.pg[i], err = dbserver.StartPostgres(ctx, dbserver.PostgresConfig{
 			Env: w.shim.env(p),
 			// A checkpoint in a measured second would be noise.
-			Settings: map[string]string{"checkpoint_timeout": "1h", "max_wal_size": "8GB", "max_connections": "1000",
+			Settings: map[string]string{
+				"checkpoint_timeout": "1h", "max_wal_size": "8GB", "max_connections": "1000",
 				// As troth doctor recommends; otherwise every branch sets it for itself.
-				"idle_in_transaction_session_timeout": "10min"},
+				"idle_in_transaction_session_timeout": "10min",
+			},
 		})
 		if err != nil {
 			return nil, err

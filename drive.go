@@ -46,6 +46,7 @@ func (tx *Tx) drive(ctx context.Context, first event) {
 		}
 	}
 	if first.kind == evRollback {
+		tx.tellFailures()
 		tx.cancel() // stops statements that still run, and begins
 	}
 	d.takeBranches()
@@ -461,11 +462,11 @@ func (d *driver) explain() {
 		d.tx.addCause(d.homelessErr())
 	}
 	if d.vote != nil && d.vote.Err() != nil && d.lostAt.IsZero() {
-		cause := context.Cause(d.vote)
-		if errors.Is(cause, ErrTimeout) {
-			cause = fmt.Errorf("%w after %v", ErrTimeout, d.tx.opt.timeout)
+		if cause := context.Cause(d.vote); !errors.Is(cause, ErrTimeout) {
+			d.tx.addCause(cause)
+		} else {
+			d.tx.addCause(d.tx.timeoutErr())
 		}
-		d.tx.addCause(cause)
 	}
 }
 
@@ -479,7 +480,8 @@ func (d *driver) homelessErr() error {
 	}
 	switch {
 	case len(unable) > 1:
-		return fmt.Errorf("troth: %s cannot prepare (vote first, commit later), and only one such database can write in a transaction",
+		return fmt.Errorf("troth: %s cannot prepare (vote first, commit later), and only one such database can write in a transaction; "+
+			"PostgreSQL can once max_prepared_transactions is above 0 (ALTER SYSTEM SET max_prepared_transactions = 100, and a restart)",
 			strings.Join(unable, " and "))
 	case len(unable) == 1:
 		return fmt.Errorf("troth: %[1]s cannot prepare, so it must record the decision, but a branch that began earlier is already bound to %[2]s: "+

@@ -140,11 +140,51 @@ func (m *Manager) Why(ctx context.Context, id GID) (Report, error) {
 	if errors.Is(err, ErrNoRecord) {
 		rep.NoRecord, err = true, nil
 	}
+	if herr := m.checkRecord(ctx, rep); herr != nil {
+		err = errors.Join(err, herr)
+	}
 	m.mu.Lock()
 	rep.Heur = m.heur[id]
 	m.mu.Unlock()
 	rep.Verdict = rep.verdict(errors.Join(err, listErr))
 	return rep, errors.Join(err, listErr)
+}
+
+// checkRecord looks at the evidence about every branch that a commit record binds
+// and that is not prepared any more: somebody may have ended one by hand.
+func (m *Manager) checkRecord(ctx context.Context, rep Report) error {
+	if rep.Outcome != Committed || m.drives(rep.GID) {
+		return nil
+	}
+	reg, ok := m.registerAt(rep.Place)
+	if !ok {
+		return nil
+	}
+	// Records are listed by id: those that share all but its last characters come
+	// just before it.
+	records, err := reg.Committed(ctx, 0, rep.GID[:len(rep.GID)-4], upkeepBatch)
+	if err != nil {
+		return err
+	}
+	for _, rec := range records {
+		if rec.GID != rep.GID {
+			continue
+		}
+		for _, b := range rec.Branches {
+			prepared := slices.ContainsFunc(rep.Branches, func(d InDoubt) bool { return d.Resource == b.Resource && d.XID.Branch == b.Branch })
+			r, err := m.resource(b.Resource)
+			if prepared || err != nil {
+				continue
+			}
+			// Not prepared, so Finish has nothing to end: it looks for proof.
+			ferr := r.Finish(ctx, XID{GID: rec.GID, Place: rep.Place, Branch: b.Branch}, Committed, b.Evidence)
+			var h *HeuristicError
+			if errors.As(ferr, &h) {
+				m.reportHeuristic(h)
+			}
+		}
+	}
+	return nil
 }
 
 // Resolve ends the in-doubt branches of a transaction now, without waiting for

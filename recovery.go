@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -69,7 +70,7 @@ func (m *Manager) recoverPass(ctx context.Context) (int, error) {
 	if f := m.cfg.Observer.RecoverPass; f != nil {
 		f(p.inDoubt, p.unreachable, time.Since(p.start))
 	}
-	return p.ended, errors.Join(p.errs...)
+	return p.ended, p.err()
 }
 
 // recoverLoop runs a pass every RecoverEvery, and soon when nudged.
@@ -122,6 +123,7 @@ type pass struct {
 	unreachable int
 	silent      map[Place]error // places that did not answer in this pass
 	errs        []error
+	more        int // errors beyond errsMax
 }
 
 func (p *pass) run(ctx context.Context) {
@@ -368,15 +370,34 @@ func (p *pass) leave(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.inDoubt++
-	if err != nil && len(p.errs) < 100 {
-		p.errs = append(p.errs, err)
-	}
+	p.failLocked(err)
 }
 
 func (p *pass) fail(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.errs) < 100 {
+	p.failLocked(err)
+}
+
+// errsMax is how many errors of one pass are told one by one.
+const errsMax = 8
+
+func (p *pass) failLocked(err error) {
+	switch {
+	case err == nil || slices.ContainsFunc(p.errs, func(e error) bool { return e.Error() == err.Error() }):
+	case len(p.errs) < errsMax:
 		p.errs = append(p.errs, err)
+	default:
+		p.more++
 	}
+}
+
+// err is everything that kept the pass from its work.
+func (p *pass) err() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.more > 0 {
+		return errors.Join(append(slices.Clone(p.errs), fmt.Errorf("troth: and %d more errors", p.more))...)
+	}
+	return errors.Join(p.errs...)
 }

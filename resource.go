@@ -137,6 +137,14 @@ type Branch interface {
 	Close()
 }
 
+// A Failer is a Branch that remembers why it can only be rolled back.
+type Failer interface {
+	// Failed returns the first statement error that was not undone by rolling back to
+	// a savepoint (R9), as a *[BranchError]; nil if there is none. It may be called
+	// while a statement runs.
+	Failed() error
+}
+
 // A Settler is a Branch that can find out how its own one-phase commit ended
 // without a decision table.
 type Settler interface {

@@ -242,19 +242,56 @@ func (tx *Tx) Rollback(ctx context.Context) error {
 // told together with how that went.
 func (tx *Tx) abort(ctx context.Context, err error) error {
 	if tx.claim() {
+		if !time.Now().Before(tx.deadline) {
+			tx.addCause(tx.timeoutErr()) // whatever the statement that was cut off says
+		}
 		tx.addCause(err)
 		go tx.drive(ctx, event{kind: evRollback})
 		tx.await(ctx)
 		return tx.err()
 	}
 	tx.await(ctx)
-	switch ended := tx.err(); {
-	case ended == nil:
+	var ended *TxError
+	switch now := tx.err(); {
+	case now == nil:
 		return fmt.Errorf("troth: transaction %s is committed, but then: %w", tx.gid, err)
-	case errors.Is(ended, err):
-		return ended
+	case errors.Is(now, err):
+		return now
+	case errors.As(now, &ended):
+		return &TxError{GID: ended.GID, Kind: ended.Kind, Err: errors.Join(ended.Err, err)}
 	default:
-		return errors.Join(ended, err)
+		return errors.Join(now, err)
+	}
+}
+
+func (tx *Tx) timeoutErr() error { return fmt.Errorf("%w after %v", ErrTimeout, tx.opt.timeout) }
+
+// tellFailures adds to the causes of a rollback what the branches know: the
+// program returns a driver's error, which names no database.
+func (tx *Tx) tellFailures() {
+	tx.mu.Lock()
+	defer tx.mu.Unlock()
+	for _, e := range tx.branches {
+		select {
+		case <-e.ready:
+		default:
+			continue
+		}
+		f, ok := e.branch.(Failer)
+		if !ok {
+			continue
+		}
+		failure := f.Failed()
+		var b *BranchError
+		if failure == nil || !errors.As(failure, &b) {
+			continue
+		}
+		same := func(c error) bool { return errors.Is(c, b.Err) && errors.Is(b.Err, c) }
+		if i := slices.IndexFunc(tx.causes, same); i >= 0 {
+			tx.causes[i] = failure // it wraps what the program returned as it was
+		} else {
+			tx.causes = append(tx.causes, failure)
+		}
 	}
 }
 
@@ -356,7 +393,7 @@ func (tx *Tx) addCause(err error) {
 // expire rolls back a transaction whose time is up while its program is at work.
 // During a vote the deadline ends the vote itself.
 func (tx *Tx) expire() {
-	if !errors.Is(context.Cause(tx.ctx), ErrTimeout) || !tx.seize(fmt.Errorf("%w after %v", ErrTimeout, tx.opt.timeout)) {
+	if !errors.Is(context.Cause(tx.ctx), ErrTimeout) || !tx.seize(tx.timeoutErr()) {
 		return
 	}
 	tx.drive(context.Background(), event{kind: evRollback})

@@ -63,7 +63,7 @@ func (m *Manager) keepUp(ctx context.Context) error {
 		}
 	}
 	wg.Wait()
-	return errors.Join(p.errs...)
+	return p.err()
 }
 
 func (p *pass) keepPlace(ctx context.Context, place Place, reg Register) {

@@ -134,6 +134,14 @@ func (b *branch) run(ctx context.Context, statements ...string) error {
 	return b.session.Raw(ctx, func(dc driver.Conn) error { return b.o.engine.exec(ctx, dc, statements...) })
 }
 
+// Failed implements [troth.Failer].
+func (b *branch) Failed() error {
+	if err := b.session.Failed(); err != nil {
+		return b.r.branchError("work", b.xid, err)
+	}
+	return nil
+}
+
 // Wrote implements [troth.Branch]. What the text of the statements does not rule
 // out counts as a change: the server cannot be asked.
 func (b *branch) Wrote(context.Context) (bool, error) {

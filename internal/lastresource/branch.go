@@ -55,6 +55,14 @@ func (b *Branch) raw(ctx context.Context, f func(Line) error) error {
 	return b.session.Raw(ctx, func(dc driver.Conn) error { return f(Line{dc}) })
 }
 
+// Failed implements [troth.Failer].
+func (b *Branch) Failed() error {
+	if err := b.session.Failed(); err != nil {
+		return b.fail("work", err)
+	}
+	return nil
+}
+
 // Wrote implements [troth.Branch].
 func (b *Branch) Wrote(ctx context.Context) (bool, error) {
 	b.session.Seal(errOver)

@@ -117,6 +117,14 @@ func (b *Branch) round(ctx context.Context, statements ...string) (Answer, error
 	return a, err
 }
 
+// Failed implements [troth.Failer].
+func (b *Branch) Failed() error {
+	if err := b.s.Failed(); err != nil {
+		return b.fail("work", err)
+	}
+	return nil
+}
+
 // Wrote is as [troth.Branch] says. It costs a round trip only if the client saw
 // no changed row: the server knows (functions write, triggers write, row locks
 // must last).

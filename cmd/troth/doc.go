@@ -10,7 +10,8 @@
 //	1  error
 //	2  usage: a flag, an argument, an environment variable or the configuration file
 //	3  attention: doctor found warnings or worse; a branch of the domain is in doubt,
-//	   or was left in doubt; a transaction is not decided yet
+//	   or was left in doubt (of any domain if none is configured); a transaction is not
+//	   decided yet
 //	4  a database or the register could not be asked, and nothing above says more
 //	5  there is no record of the transaction
 //
@@ -26,12 +27,12 @@
 //	          {severity subject found why fix}; severity is ok, note, warning or fatal;
 //	          register is like one of resources[], null if decisions are in these;
 //	          summary is {resources unreachable failed fatal warnings notes}
-//	indoubt   branches[] unreachable[]
+//	indoubt   branches[] unreachable[] other_domains[]
 //	tx show   transaction domain begun outcome place{resource identity} record{at branches[]}
 //	          branches[] heuristic[] verdict unreachable[]
 //	tx why    as tx show
 //	tx wait   transaction outcome waited_seconds
-//	recover   ended left branches[] errors[] unreachable[]
+//	recover   ended left branches[] errors[] unreachable[] other_domains[]
 //	resolve   transaction want force ended branches[]
 //	version   version revision modified time go os arch
 //
@@ -44,5 +45,6 @@
 //	heuristic[]    {resource name ended evidence}
 //	unreachable[]  {resource error}; the resource is empty for the register and for a decision
 //	               that could not be read
+//	other_domains[]  {domain branches} counts the branches of domains that were not looked after
 //	outcome        is committed, aborted, undecided, or unknown if somebody could not be asked
 package main

@@ -14,7 +14,8 @@ Each comes with who prepared it and when, a verdict (what will happen, and
 whether anybody has to do anything), and the sessions that wait for its locks.
 
 Exit code 3 means that a branch of the domain is in doubt. Branches of other
-domains and other programs are shown, and do not count.`
+domains and other programs are shown, and do not count; but if no domain is
+configured, branches of any domain do.`
 
 const inDoubtExample = `  troth indoubt
   troth indoubt -o json | jq -r '.branches[] | [.resource, .transaction, .verdict] | @tsv'`
@@ -34,13 +35,15 @@ func (a *app) inDoubt(ctx context.Context, s settings, w *world) error {
 	list, listErr := w.mgr.InDoubt(ctx)
 	troubles := a.trouble(w)
 	ours := len(ofDomain(list, s.domain))
+	others := otherDomains(list, s.domain)
 
 	var err error
 	if s.output == outputJSON {
 		err = a.writeJSON(struct {
 			Branches    []branchView `json:"branches"`
 			Unreachable []trouble    `json:"unreachable"`
-		}{newBranchViews(list), troubles})
+			Others      []domainView `json:"other_domains"`
+		}{newBranchViews(list), troubles, others})
 	} else {
 		p := newPage(a.out)
 		for _, b := range list {
@@ -48,12 +51,13 @@ func (a *app) inDoubt(ctx context.Context, s settings, w *world) error {
 		}
 		p.troubles(troubles)
 		p.line(inDoubtSummary(s.domain, ours, len(list)-ours, len(troubles)))
+		p.domains(s, others)
 		err = p.end()
 	}
 	switch {
 	case err != nil:
 		return err
-	case ours > 0:
+	case ours > 0 || unasked(s, others):
 		return silently(exitAttention)
 	case listErr != nil || len(troubles) > 0:
 		return silently(exitUnreachable)

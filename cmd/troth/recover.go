@@ -22,7 +22,8 @@ decide, so an undecided one is given --grace from its prepare (or, where the
 database does not tell that, from when this command saw it) and then looked at
 again.
 
-Exit code 3 means that something is left; each comes with the reason.`
+Exit code 3 means that something is left; each comes with the reason. If no domain
+is configured, branches of any domain count.`
 
 func newRecoverCommand(a *app) *cobra.Command {
 	var grace time.Duration
@@ -62,6 +63,7 @@ func (a *app) recover(cmd *cobra.Command, grace time.Duration) error {
 
 	done := recoverTwice(ctx, w.mgr, s.domain, grace)
 	left := ofDomain(done.left, s.domain)
+	others := otherDomains(done.left, s.domain)
 	troubles := a.trouble(w)
 	failures := a.failures(done.err, troubles)
 	if s.output == outputJSON {
@@ -71,7 +73,8 @@ func (a *app) recover(cmd *cobra.Command, grace time.Duration) error {
 			Branches    []branchView `json:"branches"`
 			Errors      []string     `json:"errors"`
 			Unreachable []trouble    `json:"unreachable"`
-		}{done.ended, len(left), newBranchViews(left), failures, troubles})
+			Others      []domainView `json:"other_domains"`
+		}{done.ended, len(left), newBranchViews(left), failures, troubles, others})
 	} else {
 		p := newPage(a.out)
 		for _, b := range left {
@@ -83,12 +86,13 @@ func (a *app) recover(cmd *cobra.Command, grace time.Duration) error {
 		p.flush()
 		p.troubles(troubles)
 		p.line(fmt.Sprintf("ended %s, left %d", count(done.ended, "branch", "branches"), len(left)))
+		p.domains(s, others)
 		err = p.end()
 	}
 	switch {
 	case err != nil:
 		return err
-	case len(left) > 0:
+	case len(left) > 0 || unasked(s, others):
 		return silently(exitAttention)
 	case len(troubles) > 0:
 		return silently(exitUnreachable)

@@ -68,7 +68,7 @@ func (a *app) resolve(cmd *cobra.Command, arg, word string, force, yes bool) err
 	default:
 		return usagef("resolve wants commit or abort after the transaction id")
 	}
-	s, err := a.prepare()
+	s, err := a.prepareFor(id)
 	if err != nil {
 		return err
 	}
@@ -89,6 +89,9 @@ func (a *app) resolve(cmd *cobra.Command, arg, word string, force, yes bool) err
 			return &exitError{Code: exitUnreachable, Err: fmt.Errorf("no branch of %s is in doubt in the databases that answer: %w", id, st.err)}
 		}
 		return &exitError{Code: exitNotFound, Err: fmt.Errorf("no branch of %s is in doubt in these databases: there is nothing to resolve", id)}
+	}
+	if st.Outcome != troth.Undecided && st.Outcome != want {
+		return fmt.Errorf("%s is decided: %s, recorded at %s; it cannot be %s: nothing was changed", id, st.Outcome, st.Place, want)
 	}
 	if s.output == outputTable {
 		if err := a.showPlan(st, word, force); err != nil {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/troth-tx/troth"
 )
 
 // app is one run of the program.
@@ -146,6 +148,20 @@ func (a *app) prepare() (settings, error) {
 	if len(s.targets) == 0 {
 		return s, &exitError{Code: exitUsage, Err: errNoResources}
 	}
+	return s, nil
+}
+
+// prepareFor is prepare for a command that is about one transaction. Its id names
+// the domain, so nobody has to: only a flag that says otherwise is a mistake.
+func (a *app) prepareFor(id troth.GID) (settings, error) {
+	s, err := a.prepare()
+	if err != nil {
+		return s, err
+	}
+	if s.named == flagDomain && s.domain != id.Domain() {
+		return s, usagef("%s is of the domain %s, and --domain says %s: leave the flag out, or correct one of them", id, id.Domain(), s.domain)
+	}
+	s.domain = id.Domain()
 	return s, nil
 }
 

@@ -27,6 +27,9 @@ const (
 
 var keys = []string{keyDomain, keyResources, keyRegister, keyOutput, keyTimeout}
 
+// flagDomain is the origin of a domain that the command line names.
+const flagDomain = "--domain"
+
 const (
 	outputTable = "table"
 	outputJSON  = "json"
@@ -41,6 +44,7 @@ type target struct {
 // settings are what all commands share, checked.
 type settings struct {
 	domain   string
+	named    string   // where the domain is configured: "--domain"; empty if nowhere
 	targets  []target // sorted by name
 	register registerAddress
 	output   string
@@ -119,7 +123,7 @@ func check(k *koanf.Koanf, origin map[string]string) (settings, error) {
 		s.timeout = d
 	}
 	if k.Exists(keyDomain) {
-		s.domain = k.String(keyDomain)
+		s.domain, s.named = k.String(keyDomain), origin[keyDomain]
 	}
 	if !troth.ValidName(s.domain) {
 		return s, usagef("%s: not a valid domain: use 1 to 24 of a-z 0-9 _ -, beginning with a letter or digit", origin[keyDomain])
@@ -177,7 +181,7 @@ func (a *app) flagLayer() (layer, error) {
 	l := newLayer()
 	changed := a.changed
 	if changed("domain") {
-		l.set(keyDomain, a.flags.domain, "--domain")
+		l.set(keyDomain, a.flags.domain, flagDomain)
 	}
 	if changed("register") {
 		l.set(keyRegister, a.flags.register, "--register")

@@ -143,7 +143,7 @@ func (a *app) txShow(cmd *cobra.Command, arg string, write func(*page, *app, sto
 	if err != nil {
 		return err
 	}
-	return a.look(cmd, func(ctx context.Context, s settings, w *world) error {
+	return a.lookAt(cmd, id, func(ctx context.Context, s settings, w *world) error {
 		st := a.tell(ctx, w, id)
 		var err error
 		if s.output == outputJSON {
@@ -253,7 +253,7 @@ func (a *app) txWait(cmd *cobra.Command, arg string) error {
 	if err != nil {
 		return err
 	}
-	return a.look(cmd, func(ctx context.Context, s settings, w *world) error {
+	return a.lookAt(cmd, id, func(ctx context.Context, s settings, w *world) error {
 		start := time.Now()
 		outcome, err := w.mgr.Wait(ctx, id)
 		if err != nil {

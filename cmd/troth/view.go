@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/troth-tx/troth"
@@ -137,6 +139,43 @@ func (p *page) troubles(list []trouble) {
 		p.gap()
 	}
 }
+
+// A domainView counts the branches that other domains have in these databases.
+type domainView struct {
+	Domain   string `json:"domain"`
+	Branches int    `json:"branches"`
+}
+
+// otherDomains are the domains besides the one that is looked after, sorted.
+func otherDomains(list []troth.InDoubt, domain string) []domainView {
+	number := make(map[string]int)
+	for _, b := range list {
+		if b.Ours && b.XID.GID.Domain() != domain {
+			number[b.XID.GID.Domain()]++
+		}
+	}
+	views := []domainView{}
+	for _, d := range slices.Sorted(maps.Keys(number)) {
+		views = append(views, domainView{d, number[d]})
+	}
+	return views
+}
+
+// domains tells whose the branches are that were not looked at. If nobody named a
+// domain, they may well be what the person looks for.
+func (p *page) domains(s settings, others []domainView) {
+	for _, d := range others {
+		text := fmt.Sprintf("%s of the domain %s", count(d.Branches, "branch", "branches"), d.Domain)
+		if s.named == "" {
+			text += ": run again with --domain " + d.Domain
+		}
+		p.title(text)
+	}
+}
+
+// unasked reports whether there is something in doubt that nobody asked for,
+// because no domain is configured.
+func unasked(s settings, others []domainView) bool { return s.named == "" && len(others) > 0 }
 
 // ofDomain returns the branches that are the domain's own: others are shown, and
 // are others' business (R7).

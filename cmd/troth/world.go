@@ -114,6 +114,19 @@ func (a *app) look(cmd *cobra.Command, f func(context.Context, settings, *world)
 	if err != nil {
 		return err
 	}
+	return a.lookWith(cmd, s, f)
+}
+
+// lookAt is look for one transaction, in the domain that its id names.
+func (a *app) lookAt(cmd *cobra.Command, id troth.GID, f func(context.Context, settings, *world) error) error {
+	s, err := a.prepareFor(id)
+	if err != nil {
+		return err
+	}
+	return a.lookWith(cmd, s, f)
+}
+
+func (a *app) lookWith(cmd *cobra.Command, s settings, f func(context.Context, settings, *world) error) error {
 	ctx, cancel := limited(cmd.Context(), s.timeout)
 	defer cancel()
 	w, err := a.openWorld(ctx, s, 0)

@@ -28,7 +28,7 @@ func (r *Resource) Check(ctx context.Context) ([]troth.Finding, error) {
 		return nil, fmt.Errorf("mysql: resource %s: %w", r.name, err)
 	}
 	for _, check := range []func(context.Context, *sql.Conn, engine) ([]troth.Finding, error){
-		r.checkSpeed, checkPool(r.db), checkLimits, checkTables, checkBranches, checkLostBranches,
+		r.checkSpeed, checkPool(r.db), checkLimits, checkTables, r.checkRights, checkBranches, checkLostBranches,
 	} {
 		more, err := check(ctx, c, e)
 		if err != nil {
@@ -45,7 +45,19 @@ type setting struct {
 	good     func(value string) bool
 	severity troth.Severity // if it is not good
 	why, fix string
+	set      string // instead of fix: the assignment that mends it, on a running server
 	when     string // the check counts only while this other variable is on
+}
+
+// mend is what to do about the setting, so that it outlives a restart.
+func (s setting) mend(e engine) string {
+	switch {
+	case s.set == "":
+		return s.fix
+	case e.maria:
+		return "SET GLOBAL " + s.set + ", and the line " + s.set + " below [mysqld] in my.cnf, or a restart loses it"
+	}
+	return "SET PERSIST " + s.set
 }
 
 func is(values ...string) func(string) bool {
@@ -68,12 +80,12 @@ var settings = []setting{
 	{
 		name: "innodb_flush_log_at_trx_commit", good: is("1"), severity: troth.FindingFatal,
 		why: "a branch that voted commit can be lost in a crash",
-		fix: "SET GLOBAL innodb_flush_log_at_trx_commit = 1, and in the configuration file",
+		set: "innodb_flush_log_at_trx_commit = 1",
 	},
 	{
 		name: "sync_binlog", good: is("1"), severity: troth.FindingFatal, when: "log_bin",
 		why: "the binary log, which recovery of the server goes by, can lose a branch that voted commit",
-		fix: "SET GLOBAL sync_binlog = 1, and in the configuration file",
+		set: "sync_binlog = 1",
 	},
 	{
 		name: "innodb_doublewrite", good: is("ON", "1", "DETECT_AND_RECOVER"), severity: troth.FindingWarning,
@@ -88,7 +100,7 @@ var settings = []setting{
 	{
 		name: "default_storage_engine", good: is("InnoDB"), severity: troth.FindingWarning,
 		why: "changes in tables of other engines stay when a transaction rolls back",
-		fix: "SET GLOBAL default_storage_engine = InnoDB, and in the configuration file",
+		set: "default_storage_engine = InnoDB",
 	},
 	{
 		name: "read_only", good: is("0", "OFF"), severity: troth.FindingWarning,
@@ -96,9 +108,9 @@ var settings = []setting{
 		fix: "name the primary in the DSN, or SET GLOBAL read_only = OFF",
 	},
 	{
-		name: "innodb_lock_wait_timeout", good: atMost(20), severity: troth.FindingNote,
+		name: "innodb_lock_wait_timeout", good: atMost(20), severity: troth.FindingWarning,
 		why: "a deadlock that spans two databases is seen by neither and ends by this timeout alone",
-		fix: "SET GLOBAL innodb_lock_wait_timeout = 10",
+		set: "innodb_lock_wait_timeout = 10",
 	},
 	{
 		name: "innodb_rollback_on_timeout", good: is("0", "1", "ON", "OFF"), severity: troth.FindingNote,
@@ -126,7 +138,7 @@ func checkSettings(ctx context.Context, c *sql.Conn, e engine) ([]troth.Finding,
 		}
 		f := troth.Finding{Subject: s.name, Found: v}
 		if !s.good(v) {
-			f.Severity, f.Why, f.Fix = s.severity, s.why, s.fix
+			f.Severity, f.Why, f.Fix = s.severity, s.why, s.mend(e)
 		}
 		findings = append(findings, f)
 	}
@@ -248,14 +260,18 @@ func checkLimits(ctx context.Context, c *sql.Conn, e engine) ([]troth.Finding, e
 	if err != nil || other == 0 {
 		return nil, err
 	}
+	found := "1 other schema with tables of troth"
+	if other > 1 {
+		found = fmt.Sprintf("%d other schemas with tables of troth", other)
+	}
 	return []troth.Finding{{
-		Severity: troth.FindingNote, Subject: "shared server", Found: fmt.Sprintf("%d other schemas with tables of troth", other),
+		Severity: troth.FindingNote, Subject: "shared server", Found: found,
 		Why: "any user of this server can list and end the prepared branches of all others; every program sees every branch",
 		Fix: "share the server only among programs that trust each other, and give each its own Config.Domain",
 	}}, nil
 }
 
-// checkTables looks for what is not InnoDB and for the right to create tables.
+// checkTables looks for tables that are not InnoDB.
 func checkTables(ctx context.Context, c *sql.Conn, _ engine) ([]troth.Finding, error) {
 	var findings []troth.Finding
 	var schema sql.NullString
@@ -293,10 +309,14 @@ const orphanAge = time.Minute
 func checkBranches(ctx context.Context, c *sql.Conn, e engine) ([]troth.Finding, error) {
 	list, err := prepared(ctx, c)
 	if isCode(err, codeXARecoverDenied, codePrivilege) {
+		user, err := currentUser(ctx, c)
+		if err != nil {
+			return nil, err
+		}
 		return []troth.Finding{{
 			Severity: troth.FindingFatal, Subject: "XA_RECOVER_ADMIN", Found: "not granted",
 			Why: "recovery cannot list prepared branches, so none would ever be ended",
-			Fix: "GRANT XA_RECOVER_ADMIN ON *.* TO CURRENT_USER()",
+			Fix: "GRANT XA_RECOVER_ADMIN ON *.* TO " + user,
 		}}, nil
 	}
 	if err != nil {
@@ -331,10 +351,14 @@ func checkLostBranches(ctx context.Context, c *sql.Conn, e engine) ([]troth.Find
 	var detached int
 	err := c.QueryRowContext(ctx, "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = 0 AND trx_rows_modified > 0").Scan(&detached)
 	if isCode(err, codePrivilege, codeTableDenied) {
+		user, err := currentUser(ctx, c)
+		if err != nil {
+			return nil, err
+		}
 		return []troth.Finding{{
 			Severity: troth.FindingNote, Subject: "PROCESS", Found: "not granted",
 			Why: "who waits for a branch, and branches that only InnoDB knows, cannot be seen",
-			Fix: "GRANT PROCESS ON *.* TO CURRENT_USER()",
+			Fix: "GRANT PROCESS ON *.* TO " + user,
 		}}, nil
 	}
 	if err != nil {

@@ -396,34 +396,3 @@ func TestStandby(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-// A role without rights is told what to grant.
-func TestRights(t *testing.T) {
-	t.Parallel()
-	dsn := startServer(t, nil)
-	admin := open(t, "pgx", dsn, 0)
-	for _, q := range []string{"CREATE ROLE clerk LOGIN", "REVOKE CREATE ON SCHEMA public FROM PUBLIC"} {
-		if _, err := admin.ExecContext(t.Context(), q); err != nil {
-			t.Fatal(err)
-		}
-	}
-	u, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.User = url.User("clerk")
-	for _, driver := range []string{"pgx", "postgres"} {
-		r := &rig{T: t, db: open(t, driver, u.String(), 0)}
-		f := findings(r, "rights")
-		if len(f) != 1 || f[0].Severity != troth.FindingWarning || !strings.Contains(f[0].Fix, "GRANT CREATE ON SCHEMA public TO clerk") {
-			t.Errorf("%+v", f)
-		}
-		res := New("athos", r.db)
-		if err := res.Open(t.Context(), config()); err == nil || !strings.Contains(err.Error(), "troth_decision") {
-			t.Errorf("Open: %v", err)
-		}
-		if err := res.Close(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
-	}
-}

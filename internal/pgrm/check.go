@@ -21,31 +21,34 @@ const (
 
 // state is what Open and Check read from the server.
 type state struct {
-	version      int
-	versionText  string
-	standby      bool
-	maxPrepared  int
-	maxConns     int
-	prepared     int
-	fsync        string
-	fullPages    string
-	syncCommit   string
-	lockTimeout  string
-	idleTimeout  string
-	idleMS       int64
-	pid          uint32
-	role         string
-	super        bool
-	database     string
-	schema       string
-	schemaCreate bool
-	table        string
-	tableMissing []string // rights on it
-	system       string
-	anotherPID   bool // the server process changed between two statements
-	driverPID    uint32
-	preparedAge  []preparedAge
+	version     int
+	versionText string
+	standby     bool
+	maxPrepared int
+	maxConns    int
+	prepared    int
+	fsync       string
+	fullPages   string
+	syncCommit  string
+	lockTimeout string
+	idleTimeout string
+	idleMS      int64
+	pid         uint32
+	role        string
+	super       bool
+	database    string
+	schema      string
+	lacks       rights
+	needsTables bool // decisions are, or may be, kept here
+	system      string
+	anotherPID  bool // the server process changed between two statements
+	driverPID   uint32
+	preparedAge []preparedAge
 }
+
+// rights are what the role lacks to keep decisions here, as people read it, and
+// the statements that give it.
+type rights struct{ missing, grants []string }
 
 type preparedAge struct {
 	native, literal, owner string
@@ -131,43 +134,11 @@ func (c *Core) readMore(ctx context.Context, conn *sql.Conn, st *state) error {
 	if c.opts.Schema != "" {
 		st.schema = c.opts.Schema
 	}
-	st.table = "troth_decision"
-	err = conn.QueryRowContext(ctx, `SELECT coalesce((SELECT has_schema_privilege(oid, 'CREATE') FROM pg_namespace WHERE nspname = $1), false)`,
-		st.schema).Scan(&st.schemaCreate)
-	if err != nil {
-		return err
-	}
+	st.needsTables = c.can == 0 || c.table != nil // not yet open: nobody knows
 	if err := st.readRights(ctx, conn); err != nil {
 		return err
 	}
 	return st.readPrepared(ctx, conn)
-}
-
-func (st *state) readRights(ctx context.Context, conn *sql.Conn) error {
-	rows, err := conn.QueryContext(ctx, `SELECT p FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) p
-WHERE n.nspname = $1 AND c.relname = $2 AND NOT has_table_privilege(c.oid, p)`, st.schema, st.table)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = rows.Close() }() // Err tells
-	for rows.Next() {
-		var p string
-		if err := rows.Scan(&p); err != nil {
-			return err
-		}
-		st.tableMissing = append(st.tableMissing, p)
-	}
-	if err := rows.Err(); err != nil {
-		return err
-	}
-	var exists bool
-	err = conn.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = $1 AND c.relname = $2)`, st.schema, st.table).Scan(&exists)
-	if !exists {
-		st.table = ""
-	}
-	return err
 }
 
 func (st *state) readPrepared(ctx context.Context, conn *sql.Conn) error {
@@ -260,7 +231,7 @@ func (st *state) locks() troth.Finding {
 	if st.lockTimeout == "0" {
 		f.Severity = troth.FindingWarning
 		f.Why = "no server sees a deadlock that goes through two databases: only a timeout ends it"
-		f.Fix = "ALTER DATABASE " + st.database + " SET lock_timeout = '10s';"
+		f.Fix = "ALTER DATABASE " + quotedName(st.database) + " SET lock_timeout = '10s';"
 	}
 	return f
 }
@@ -277,30 +248,6 @@ func (st *state) pooler() troth.Finding {
 	}
 	f.Why = "sessions that wait for a prepared branch can use up the pooler's connections, and COMMIT PREPARED then gets none"
 	f.Fix = "connect to the server directly, or give troth a pool of its own in the pooler (PgBouncer: pool_mode = transaction or session, never statement)"
-	return f
-}
-
-func (st *state) rights() troth.Finding {
-	f := troth.Finding{Subject: "rights of role " + st.role, Found: "sufficient"}
-	where := st.schema + ".troth_decision"
-	switch {
-	case st.schema == "":
-		f.Severity, f.Found = troth.FindingWarning, "no current schema"
-		f.Why = "the decision table has no place"
-		f.Fix = "ALTER ROLE " + st.role + " SET search_path = public; or name one with the option Schema"
-	case st.table == "" && !st.schemaCreate:
-		f.Severity, f.Found = troth.FindingWarning, "may not create "+where
-		f.Why = "without its decision table this database cannot be the home of a transaction"
-		f.Fix = "GRANT CREATE ON SCHEMA " + st.schema + " TO " + st.role + ";"
-	case len(st.tableMissing) > 0:
-		list := st.tableMissing[0]
-		for _, p := range st.tableMissing[1:] {
-			list += ", " + p
-		}
-		f.Severity, f.Found = troth.FindingWarning, "no "+list+" on "+where
-		f.Why = "decisions cannot be recorded, read or forgotten"
-		f.Fix = "GRANT " + list + " ON " + where + " TO " + st.role + ";"
-	}
 	return f
 }
 

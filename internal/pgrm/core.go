@@ -125,6 +125,8 @@ func (c *Core) open(ctx context.Context, cfg troth.ResourceConfig) error {
 	can := troth.CanPrepare
 	if st.maxPrepared == 0 {
 		can = 0
+		c.logger.WarnContext(ctx, "this database cannot prepare: it can only hold the decision, one such database in a transaction; "+
+			"to mend it: ALTER SYSTEM SET max_prepared_transactions = 100, then restart the server", "resource", c.name)
 	}
 	if table := c.table; cfg.NeedDecisions || can == 0 {
 		can |= troth.CanDecide

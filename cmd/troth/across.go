@@ -122,6 +122,28 @@ var durability = []string{
 	"sync_binlog", "innodb_doublewrite", "read_only", "database file", "file permissions", "file system", "journal_mode", "query_only",
 }
 
+// withoutDecisions leaves out what matters to databases that keep decisions, when
+// these are in a register of their own. One that cannot prepare keeps them still.
+func withoutDecisions(exams []exam) []exam {
+	for i := range exams {
+		x := &exams[i]
+		if !x.facts.prepares {
+			continue
+		}
+		x.findings = slices.DeleteFunc(x.findings, func(f troth.Finding) bool {
+			switch x.engine {
+			case enginePostgres:
+				return strings.HasPrefix(f.Subject, "rights of role ")
+			case engineMySQL:
+				return f.Subject == "rights on troth_decision"
+			case engineSQLite:
+			}
+			return false
+		})
+	}
+	return exams
+}
+
 // examineRegister looks at where decisions are kept: nil if that is in the
 // databases themselves. It does not open a file log, which has one owner, and that
 // is not us.

@@ -23,10 +23,11 @@
 // UTC; what is not known is null, and a list is never null.
 //
 //	doctor    resources[]{resource address status error findings[]} register across[] summary{}
-//	          status is checked, failed or unreachable; findings[] and across[] are
-//	          {severity subject found why fix}; severity is ok, note, warning or fatal;
+//	          status is checked, failed, unreachable or refused (the login); findings[]
+//	          and across[] are {severity subject found why fix}; severity is ok, note, warning or fatal;
 //	          register is like one of resources[], null if decisions are in these;
-//	          summary is {resources unreachable failed fatal warnings notes}
+//	          summary is {resources unreachable failed fatal warnings notes}; unreachable
+//	          counts refused too
 //	indoubt   branches[] unreachable[] other_domains[]
 //	tx show   transaction domain begun outcome place{resource identity} record{at branches[]}
 //	          branches[] heuristic[] verdict unreachable[]

@@ -25,8 +25,8 @@ mends it. The severities:
   note     worth knowing
   ok       checked and well; shown with -v
 
-Exit code 3: there is a warning or worse; 4: a database could not be examined, and
-the others are well.`
+Exit code 3: there is a warning or worse; 4: a database did not answer or refused
+the login, and the others are well.`
 
 func newDoctorCommand(a *app) *cobra.Command {
 	var verbose bool
@@ -47,6 +47,7 @@ const (
 	examChecked     = "checked"
 	examFailed      = "failed"      // it answers, and the check could not be done
 	examUnreachable = "unreachable" // no connection
+	examRefused     = "refused"     // it answers, and does not let us in
 )
 
 // An exam is what doctor found in one database.
@@ -89,6 +90,9 @@ func (a *app) doctor(cmd *cobra.Command, verbose bool) error {
 	wg.Go(func() { c.register = examineRegister(ctx, s.register) })
 	wg.Wait()
 	c.exams, c.across = exams, compare(exams)
+	if !s.register.none() {
+		c.exams = withoutDecisions(exams)
+	}
 
 	sum := c.summary()
 	if s.output == outputJSON {
@@ -114,6 +118,9 @@ func examine(ctx context.Context, t target) exam {
 	}
 	defer func() { _ = db.Close() }() // nothing is under way in it
 	if x.err = explained(ctx, db.PingContext(ctx)); x.err != nil {
+		if loginRefused(x.err) {
+			x.status = examRefused
+		}
 		return x
 	}
 	r := newResource(t, db)
@@ -162,7 +169,7 @@ func (c checkup) summary() summary {
 func (s *summary) addExam(x exam) {
 	s.add(x.findings)
 	switch x.status {
-	case examUnreachable:
+	case examUnreachable, examRefused:
 		s.Unreachable++
 	case examFailed:
 		s.Failed++
@@ -227,6 +234,8 @@ func (p *page) exam(a *app, name string, x exam, verbose bool) {
 	switch x.status {
 	case examUnreachable:
 		p.title("  unreachable:", a.text(x.err))
+	case examRefused:
+		p.title("  login refused:", a.text(x.err))
 	case examFailed:
 		p.title("  could not be checked:", a.text(x.err))
 	}

@@ -104,7 +104,7 @@ func mariaAddress(t testing.TB, dsn, secret string) string {
 	name := "app_" + strings.ToLower(rand.Text()[:8])
 	for _, statement := range []string{
 		"CREATE USER " + name + "@'%' IDENTIFIED BY '" + secret + "'",
-		"GRANT ALL ON *.* TO " + name + "@'%'",
+		"GRANT ALL ON *.* TO " + name + "@'%' WITH GRANT OPTION",
 	} {
 		if _, err := db.ExecContext(t.Context(), statement); err != nil {
 			t.Fatal(err)
@@ -183,6 +183,16 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 			ts.Fatalf("%s: %q, want %q", args[1], got, args[2])
 		}
 	},
+	// lesser VAR DATABASE sets VAR to the address of a user of MariaDB who may only read.
+	// wrong VAR DATABASE sets VAR to an address with a wrong password.
+	"lesser": func(ts *testscript.TestScript, _ bool, args []string) { lesserUser(ts, args[0], ts.Getenv(args[1])) },
+	"wrong": func(ts *testscript.TestScript, _ bool, args []string) {
+		ts.Setenv(args[0], strings.Replace(ts.Getenv(args[1]), ts.Getenv("SECRET"), "not-it", 1))
+	},
+	// nobody VAR DATABASE sets VAR to an address of PostgreSQL with a role that is not there.
+	"nobody": func(ts *testscript.TestScript, _ bool, args []string) {
+		ts.Setenv(args[0], strings.Replace(ts.Getenv(args[1]), "://postgres:", "://nobody:", 1))
+	},
 	// expand FILE replaces the variables in a file by their values.
 	"expand": func(ts *testscript.TestScript, _ bool, args []string) {
 		text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
@@ -207,6 +217,23 @@ var scriptCommands = map[string]func(ts *testscript.TestScript, neg bool, args [
 			}
 		}
 	},
+}
+
+func lesserUser(ts *testscript.TestScript, variable, address string) {
+	u, err := url.Parse(address)
+	ts.Check(err)
+	ctx, name := context.Background(), "clerk_"+strings.ToLower(rand.Text()[:8])
+	admin, secret := u.User, ts.Getenv("SECRET")
+	for _, statement := range []string{
+		"CREATE USER " + name + "@'%' IDENTIFIED BY '" + secret + "'",
+		"GRANT SELECT ON " + strings.TrimPrefix(u.Path, "/") + ".* TO " + name + "@'%'",
+	} {
+		ts.Check(execute(ctx, u.String(), statement))
+	}
+	u.User = url.UserPassword(name, secret)
+	ts.Setenv(variable, u.String())
+	u.User = admin
+	ts.Defer(func() { ts.Check(execute(ctx, u.String(), "DROP USER "+name)) })
 }
 
 func connect(address string) (*sql.DB, error) {

@@ -305,7 +305,10 @@ func (n notices) Enabled(_ context.Context, level slog.Level) bool { return leve
 
 // Handle implements [slog.Handler].
 func (n notices) Handle(_ context.Context, rec slog.Record) error {
-	if rec.Message == "not everything could be opened" {
+	switch rec.Message {
+	case "not everything could be opened":
+		return nil
+	case "decision log needs a look": // told to the log's own program, which can change it
 		return nil
 	}
 	text := rec.Message

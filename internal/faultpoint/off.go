@@ -1,4 +1,4 @@
-//go:build !faultpoint
+//go:build !(faultpoint && linux)
 
 package faultpoint
 

@@ -1,10 +1,11 @@
-//go:build faultpoint
+//go:build faultpoint && linux
 
 package faultpoint
 
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -58,7 +59,11 @@ func Hit(point string) {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {} // the signal is on its way: not one step further
 	case "freeze":
-		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		// Sent to this very thread, so that it is stopped before the call returns:
+		// with kill(2) another thread may take the signal and this one run on a little.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		_, _, _ = syscall.RawSyscall(syscall.SYS_TGKILL, uintptr(os.Getpid()), uintptr(syscall.Gettid()), uintptr(syscall.SIGSTOP))
 	case "exit":
 		os.Exit(7)
 	}

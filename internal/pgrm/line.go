@@ -211,7 +211,7 @@ func drain(rows driver.Rows, a *Answer) error {
 		dest := make([]driver.Value, len(rows.Columns()))
 		for {
 			err := rows.Next(dest)
-			if errors.Is(err, io.EOF) {
+			if err == io.EOF {
 				break
 			}
 			if err != nil {

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -58,7 +59,8 @@ func run() error {
 	}
 	cfg := troth.Config{
 		Domain: "crash", Resources: []troth.Resource{payer, payee},
-		Grace: *grace, RecoverEvery: 200 * time.Millisecond, KeepDecisions: *keep,
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Grace:  *grace, RecoverEvery: 200 * time.Millisecond, KeepDecisions: *keep,
 	}
 	if cfg.Register, err = openRegister(*register); err != nil {
 		return err

@@ -3,7 +3,6 @@ package pgrm
 import (
 	"context"
 	"database/sql/driver"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -211,7 +210,7 @@ func drain(rows driver.Rows, a *Answer) error {
 		dest := make([]driver.Value, len(rows.Columns()))
 		for {
 			err := rows.Next(dest)
-			if err == io.EOF {
+			if err == io.EOF { //nolint:errorlint // a wrapped one is a broken connection
 				break
 			}
 			if err != nil {

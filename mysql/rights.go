@@ -84,19 +84,25 @@ func (t tableRights) missing(ctx context.Context, c *sql.Conn, schema string) ([
 	}
 	var missing []string
 	for _, x := range try {
-		st, err := c.PrepareContext(ctx, x.statement)
+		err := prepare(ctx, c, x.statement)
 		switch {
-		case err == nil:
-			if err := st.Close(); err != nil {
-				return nil, err
-			}
 		case isCode(err, codeTableDenied, codeColumnDenied, codeDatabaseDenied, codePrivilege):
 			missing = append(missing, x.right)
-		case !isCode(err, codeUnknownTable, codeTableExists):
+		case err != nil && !isCode(err, codeUnknownTable, codeTableExists):
 			return nil, fmt.Errorf("look for the right to %s on %s: %w", x.right, t.table, err)
 		}
 	}
 	return missing, nil
+}
+
+// prepare has the server look at a statement, and forget it.
+func prepare(ctx context.Context, c *sql.Conn, statement string) (err error) {
+	st, err := c.PrepareContext(ctx, statement)
+	if err != nil {
+		return err
+	}
+	defer func() { err = st.Close() }()
+	return nil
 }
 
 // The errors by which a server denies a column, and tells that a table is there.

@@ -91,7 +91,7 @@ func checkDirectory(dir *os.File, s settings) (notes []string, err error) {
 		return nil, fmt.Errorf("filelog: others may write to %s (mode %#o), and so change decisions: chmod 700 it, or name a directory inside it", dir.Name(), mode)
 	}
 	if os.Geteuid() == 0 {
-		notes = append(notes, "the decision log belongs to root; no right of root is needed")
+		notes = append(notes, "this process runs as root, which the decision log does not need: run it as a user of its own")
 	}
 	kind, verdict, err := fileSystem(dir)
 	if err != nil {

@@ -102,7 +102,7 @@ func hint(err error) string {
 	case codeKillDenied:
 		return "let all processes use one database user, or GRANT CONNECTION ADMIN (MariaDB), CONNECTION_ADMIN (MySQL 8)"
 	case codeXARecoverDenied:
-		return "GRANT XA_RECOVER_ADMIN ON *.* TO this user"
+		return "an administrator runs GRANT XA_RECOVER_ADMIN ON *.* TO the user that CURRENT_USER() shows"
 	case codeXAOutside:
 		return "the session has a transaction open or autocommit = 0: use a *sql.DB without autocommit in its DSN"
 	case codeReadOnly:

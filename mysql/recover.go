@@ -143,7 +143,7 @@ func waiting(ctx context.Context, c *sql.Conn, e engine, holder uint64) ([]troth
 		"JOIN information_schema.innodb_trx b ON b.trx_id = w."+by+" "+
 		"WHERE b.trx_mysql_thread_id = ? ORDER BY 3 DESC, 1", holder)
 	if isCode(err, codePrivilege, codeTableDenied) {
-		return nil, &hintError{err, "GRANT PROCESS ON *.* TO this user"}
+		return nil, &hintError{err, "an administrator runs GRANT PROCESS ON *.* TO the user that CURRENT_USER() shows"}
 	}
 	if err != nil {
 		return nil, err

@@ -266,12 +266,14 @@ func TestSettle(t *testing.T) {
 					}
 					time.Sleep(20 * time.Millisecond) // the status has no signal
 				}
-				if outcome != c.want || err != nil {
-					t.Errorf("settled %v, %v; want %v", outcome, err, c.want)
+				got := r.get("SELECT balance::text FROM account WHERE id = 1")
+				if want := map[troth.Outcome]string{troth.Committed: "1", troth.Aborted: "100"}[outcome]; err != nil || got != want {
+					t.Errorf("settled %v, %v; the balance is %s", outcome, err, got)
 				}
-				want := map[troth.Outcome]string{troth.Committed: "1", troth.Aborted: "100"}[c.want]
-				if got := r.get("SELECT balance::text FROM account WHERE id = 1"); got != want {
-					t.Errorf("balance %s, want %s", got, want)
+				// Where the answer is stranded Settle ends the server's process, and may be
+				// quicker than the COMMIT: then aborted is the truth.
+				if outcome != c.want && c.place != cutproxy.StrandedAfter {
+					t.Errorf("settled %v, want %v", outcome, c.want)
 				}
 			})
 		}

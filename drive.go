@@ -277,11 +277,10 @@ func (d *driver) decide(home int) event {
 	var err error
 	if home == noBranch {
 		outcome, err = d.tx.mgr.cfg.Register.Decide(ctx, rec)
-		d.observe(home, "decide", start, err)
 	} else {
 		outcome, err = d.branches[home].branch.CommitDeciding(ctx, rec)
-		d.observe(home, "decide", start, err)
 	}
+	d.observe(home, "decide", start, err)
 	if err != nil {
 		d.cause(home, "decide", err)
 		if home == noBranch {

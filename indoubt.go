@@ -82,7 +82,6 @@ func (m *Manager) evidence(ctx context.Context, r Resource, b Prepared) Evidence
 		Resource: r.Name(),
 		Ours:     b.Ours,
 		Owner:    b.Owner,
-		Prepared: true,
 		Age:      b.Age,
 		Place:    b.XID.Place,
 		Grace:    max(m.cfg.Grace, 0),

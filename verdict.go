@@ -11,7 +11,6 @@ type Evidence struct {
 	Resource string
 	Ours     bool          // its name has troth's format
 	Owner    string        // who prepared it, if the database says so
-	Prepared bool          // the database lists it
 	Age      time.Duration // since prepare; 0 if the database does not say
 
 	OtherDomain  string // set if it belongs to another domain than this process's

@@ -11,7 +11,7 @@ import (
 func TestVerdict(t *testing.T) {
 	t.Parallel()
 	home := Place{Resource: "athos", Identity: "0123abcd"}
-	ours := Evidence{Resource: "porthos", Ours: true, Prepared: true, Place: home, Age: 90 * time.Second, Grace: 5 * time.Second}
+	ours := Evidence{Resource: "porthos", Ours: true, Place: home, Age: 90 * time.Second, Grace: 5 * time.Second}
 	with := func(change func(*Evidence)) Evidence {
 		e := ours
 		change(&e)

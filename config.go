@@ -1,8 +1,10 @@
 package troth
 
 import (
+	"crypto/rand"
 	"database/sql"
 	"fmt"
+	"io"
 	"log/slog"
 	"strconv"
 	"time"
@@ -72,6 +74,11 @@ type Config struct {
 
 	// Now is the clock for ids and timeouts. Defaults to time.Now.
 	Now func() time.Time
+
+	// Rand gives the random part of ids and of pauses. A simulation replaces it to be
+	// repeatable; ids must never repeat, so nothing else should. It is read by one
+	// goroutine at a time, and must not fail. Defaults to crypto/rand.Reader.
+	Rand io.Reader
 }
 
 // withDefaults fills in what is zero and checks the rest.
@@ -124,6 +131,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
 	}
 	return c, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -25,6 +26,7 @@ type Manager struct {
 
 	passing sync.Mutex // held during a recovery pass; taken before mu
 	keeping sync.Mutex // held during upkeep; taken before mu
+	dice    sync.Mutex // held while cfg.Rand is read
 
 	mu      sync.Mutex // guards what follows; taken after Tx.mu; never held across I/O
 	closed  bool
@@ -228,7 +230,7 @@ func (m *Manager) Begin(ctx context.Context, opts ...TxOption) (*Tx, error) {
 	now := m.cfg.Now()
 	tx := &Tx{
 		mgr: m, opt: opt, begun: now,
-		gid:      NewGID(m.cfg.Domain, now),
+		gid:      m.newGID(now),
 		deadline: time.Now().Add(opt.timeout),
 		state:    stateActive,
 		settling: make(chan struct{}),
@@ -249,6 +251,22 @@ func (m *Manager) Begin(ctx context.Context, opts ...TxOption) (*Tx, error) {
 		f(tx.gid)
 	}
 	return tx, nil
+}
+
+// newGID names a transaction that begins now.
+func (m *Manager) newGID(now time.Time) GID {
+	var random [idRandomSize]byte
+	m.random(random[:])
+	return newGID(m.cfg.Domain, now, random)
+}
+
+// random fills b.
+func (m *Manager) random(b []byte) {
+	m.dice.Lock()
+	defer m.dice.Unlock()
+	if _, err := io.ReadFull(m.cfg.Rand, b); err != nil {
+		panic(fmt.Errorf("troth: Config.Rand: %w", err)) // an id that is not random could be used twice
+	}
 }
 
 // resource finds a resource of the configuration by its name. It comes with an

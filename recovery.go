@@ -2,9 +2,10 @@ package troth
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -91,8 +92,7 @@ func (m *Manager) recoverLoop() {
 // pauseOr waits for about a period, or less if woken. It reports false if the
 // Manager ends meanwhile.
 func (m *Manager) pauseOr(wake <-chan struct{}, period time.Duration) bool {
-	// Spread the processes of a cluster: 80 to 120 % of the period.
-	timer := time.NewTimer(time.Duration(float64(period) * (0.8 + 0.4*rand.Float64())))
+	timer := time.NewTimer(m.spread(period))
 	defer timer.Stop()
 	select {
 	case <-m.life.Done():
@@ -102,6 +102,14 @@ func (m *Manager) pauseOr(wake <-chan struct{}, period time.Duration) bool {
 	case <-timer.C:
 		return true
 	}
+}
+
+// spread keeps the processes of a cluster apart: 80 to 120 % of the period.
+func (m *Manager) spread(period time.Duration) time.Duration {
+	var b [2]byte
+	m.random(b[:])
+	part := float64(binary.BigEndian.Uint16(b[:])) / math.MaxUint16
+	return time.Duration(float64(period) * (0.8 + 0.4*part))
 }
 
 // nudge asks for a recovery pass soon.

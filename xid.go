@@ -17,6 +17,7 @@ const FormatID uint32 = 0x54524F54
 const (
 	nameSizeMax  = 24  // a domain or resource name
 	idSize       = 26  // the id of a transaction: 128 bits in base32
+	idRandomSize = 10  // of which so many bytes are random, but for six bits
 	identitySize = 8   // the random identity of a decision register
 	gtridSizeMax = 64  // XA, and so MySQL and MariaDB
 	bqualSizeMax = 64  // the same
@@ -41,7 +42,13 @@ func NewGID(domain string, now time.Time) GID {
 	if !ValidName(domain) {
 		panic("troth: NewGID: invalid domain " + strconv.Quote(domain))
 	}
-	return GID(domain + "." + newID(now))
+	var random [idRandomSize]byte
+	_, _ = rand.Read(random[:]) // never fails, by its contract
+	return newGID(domain, now, random)
+}
+
+func newGID(domain string, now time.Time, random [idRandomSize]byte) GID {
+	return GID(domain + "." + newID(now, random))
 }
 
 // ParseGID checks that s has the form of a GID.
@@ -230,9 +237,9 @@ func NewIdentity() string {
 
 // newID makes a UUID version 7: 48 bits of milliseconds, the version, and 74
 // random bits.
-func newID(now time.Time) string {
+func newID(now time.Time, random [idRandomSize]byte) string {
 	var b [16]byte
-	_, _ = rand.Read(b[6:]) // never fails, by its contract
+	copy(b[6:], random[:])
 	ms := uint64(now.UnixMilli())
 	binary.BigEndian.PutUint16(b[0:], uint16(ms>>32))
 	binary.BigEndian.PutUint32(b[2:], uint32(ms))

@@ -1,0 +1,267 @@
+package simdb
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/troth-tx/troth/internal/dbtest"
+)
+
+// longEnough is for what a real server does soon on an idle machine.
+const longEnough = 20 * time.Second
+
+// A mariaReal runs the steps of a test on a real MariaDB server. Nobody else may use
+// that server meanwhile: whether a statement waits is read off a counter that
+// belongs to the whole server.
+type mariaReal struct {
+	t        testing.TB
+	ctx      context.Context //nolint:containedctx // the test's own
+	server   *dbtest.MariaDB
+	database string
+	outside  *mysqlSession
+	sessions map[int]*mysqlSession
+}
+
+// A mysqlSession is one connection of the driver, without the pool of database/sql
+// above it: what the pool would repeat or reset is not of interest here.
+type mysqlSession struct {
+	conn    driver.Conn
+	id      uint64
+	pending chan string // the answer of the statement under way; nil if there is none
+}
+
+func newMariaReal(t testing.TB, server *dbtest.MariaDB) *mariaReal {
+	t.Helper()
+	server.MustOwn(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &mariaReal{t: t, ctx: ctx, server: server, sessions: make(map[int]*mysqlSession)}
+	r.database = mariaDatabaseOf(t, server.NewDatabase(t))
+	t.Cleanup(func() { r.close(); cancel() })
+	r.outside = r.dial()
+	return r
+}
+
+func mariaDatabaseOf(t testing.TB, dsn string) string {
+	t.Helper()
+	cfg, err := mysql.ParseDSN(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg.DBName
+}
+
+func (r *mariaReal) dial() *mysqlSession {
+	r.t.Helper()
+	cfg, err := mysql.ParseDSN(r.server.DSN(r.database))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	cfg.Logger = &mysql.NopLogger{} // broken connections are what the tests are about
+	cfg.MultiStatements, cfg.InterpolateParams = true, true
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	conn, err := connector.Connect(r.ctx)
+	if err != nil {
+		r.t.Fatalf("connect: %v", err)
+	}
+	s := &mysqlSession{conn: conn}
+	answer := s.run(r.ctx, "SELECT CONNECTION_ID()")
+	if s.id, err = strconv.ParseUint(strings.TrimPrefix(answer, "rows "), 10, 64); err != nil {
+		r.t.Fatalf("ask for the connection's id: %s", answer)
+	}
+	return s
+}
+
+func (r *mariaReal) session(n int) *mysqlSession {
+	r.t.Helper()
+	s := r.sessions[n]
+	if s == nil {
+		s = r.dial()
+		r.sessions[n] = s
+	}
+	return s
+}
+
+// exec sends a statement and returns its answer, or "waits" when the server says
+// that one session more than waiting waits for a row.
+func (r *mariaReal) exec(n int, text string, waiting int) string {
+	r.t.Helper()
+	s := r.session(n)
+	if s.pending != nil {
+		r.t.Fatalf("session %d still waits", n)
+	}
+	pending := make(chan string, 1)
+	go func() { pending <- s.run(r.ctx, text) }()
+	for deadline := time.Now().Add(longEnough); ; {
+		select {
+		case answer := <-pending:
+			return answer
+		case <-time.After(500 * time.Microsecond):
+		}
+		if r.waits() > waiting {
+			s.pending = pending
+			return "waits"
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("session %d: %s: no answer within %v", n, text, longEnough)
+		}
+	}
+}
+
+// answer returns what a waiting statement came to; "waits" if it waits for longer
+// than patience.
+func (r *mariaReal) answer(n int, patience time.Duration) string {
+	s := r.sessions[n]
+	select {
+	case answer := <-s.pending:
+		s.pending = nil
+		return answer
+	case <-time.After(patience):
+		return "waits"
+	}
+}
+
+// waits is the number of sessions that wait for a row now.
+func (r *mariaReal) waits() int {
+	r.t.Helper()
+	answer := r.outside.run(r.ctx, "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
+	_, count, _ := strings.Cut(answer, "|")
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		r.t.Fatalf("ask how many wait: %s", answer)
+	}
+	return n
+}
+
+// endSession ends a session, by hanging up or by KILL, and returns when the server
+// has none of it.
+func (r *mariaReal) endSession(n int, kill bool) {
+	r.t.Helper()
+	s := r.sessions[n]
+	if s == nil {
+		return
+	}
+	delete(r.sessions, n)
+	if kill {
+		if answer := r.outside.run(r.ctx, "KILL "+strconv.FormatUint(s.id, 10)); strings.HasPrefix(answer, "error") {
+			r.t.Fatalf("KILL of session %d: %s", n, answer)
+		}
+	}
+	if s.pending != nil {
+		<-s.pending
+	}
+	_ = s.conn.Close()
+	for deadline := time.Now().Add(longEnough); slices.Contains(r.processes(), s.id); {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("session %d does not end", n)
+		}
+		time.Sleep(500 * time.Microsecond) // there is no signal to wait for
+	}
+}
+
+func (r *mariaReal) processes() []uint64 {
+	r.t.Helper()
+	answer := r.outside.run(r.ctx, "SHOW PROCESSLIST")
+	var ids []uint64
+	for line := range strings.SplitSeq(strings.TrimPrefix(answer, "rows "), "; ") {
+		id, _, _ := strings.Cut(line, "|")
+		n, err := strconv.ParseUint(id, 10, 64)
+		if err != nil {
+			r.t.Fatalf("SHOW PROCESSLIST: %s", answer)
+		}
+		ids = append(ids, n)
+	}
+	return ids
+}
+
+// crash kills the server and starts it again; no session survives.
+func (r *mariaReal) crash() {
+	r.t.Helper()
+	if err := r.server.Kill(); err != nil {
+		r.t.Fatalf("kill the server: %v", err)
+	}
+	for n, s := range r.sessions {
+		if s.pending != nil {
+			<-s.pending
+		}
+		_ = s.conn.Close()
+		delete(r.sessions, n)
+	}
+	_ = r.outside.conn.Close()
+	if err := r.server.Restart(r.ctx); err != nil {
+		r.t.Fatalf("restart the server: %v", err)
+	}
+	r.outside = r.dial()
+}
+
+func (r *mariaReal) close() {
+	for n := range r.sessions {
+		r.endSession(n, true)
+	}
+	_ = r.outside.conn.Close()
+}
+
+// run runs one text and writes its answer down: "ok 2" with the rows affected,
+// "rows a|b; c|d", "error 1062", or "lost" for a connection that broke.
+func (s *mysqlSession) run(ctx context.Context, text string) string {
+	if !mariaAsks(text) {
+		res, err := s.conn.(driver.ExecerContext).ExecContext(ctx, text, nil)
+		if err != nil {
+			return realMariaError(err)
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return realMariaError(err)
+		}
+		return "ok " + strconv.FormatInt(n, 10)
+	}
+	rows, err := s.conn.(driver.QueryerContext).QueryContext(ctx, text, nil)
+	if err != nil {
+		return realMariaError(err)
+	}
+	defer func() { _ = rows.Close() }() // read to its end
+	var lines []string
+	for dest := make([]driver.Value, len(rows.Columns())); ; {
+		err := rows.Next(dest)
+		if errors.Is(err, io.EOF) {
+			return "rows " + strings.Join(lines, "; ")
+		}
+		if err != nil {
+			return realMariaError(err)
+		}
+		var cells []string
+		for _, v := range dest {
+			if b, ok := v.([]byte); ok {
+				v = string(b)
+			}
+			cells = append(cells, fmt.Sprint(v))
+		}
+		lines = append(lines, strings.Join(cells, "|"))
+	}
+}
+
+// mariaAsks reports whether a text answers with rows.
+func mariaAsks(text string) bool {
+	first, _, _ := strings.Cut(strings.ToUpper(text), " ")
+	return first == "SELECT" || first == "SHOW" || strings.HasPrefix(strings.ToUpper(text), "XA RECOVER")
+}
+
+func realMariaError(err error) string {
+	var answer *mysql.MySQLError
+	if errors.As(err, &answer) {
+		return "error " + strconv.Itoa(int(answer.Number))
+	}
+	return "lost"
+}

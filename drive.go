@@ -155,6 +155,7 @@ func (d *driver) carryOut(effects []effect, events []event) []event {
 		case efForget:
 			faultpoint.Hit("acks.complete")
 			d.tx.mgr.forget.add(d.placeOfDecision(), d.tx.gid, d.leaves())
+			faultpoint.Hit("acks.noted")
 		case efPrepare:
 			d.name()
 			work = append(work, ef)
@@ -166,6 +167,7 @@ func (d *driver) carryOut(effects []effect, events []event) []event {
 		return events
 	}
 	if work[0].kind == efDecide {
+		faultpoint.Hit("votes.complete")
 		d.settle()
 	}
 	var others chan event
@@ -204,6 +206,7 @@ func (d *driver) do(ef effect) event {
 }
 
 func (d *driver) poll(i int) event {
+	faultpoint.Hit("poll.before")
 	wrote, err := d.branches[i].branch.Wrote(d.vote)
 	if err != nil {
 		d.cause(i, "work", err)
@@ -258,6 +261,9 @@ func (d *driver) prepare(i int) event {
 		d.cause(i, "prepare", err)
 	}
 	faultpoint.Hit("prepare.answered")
+	if vote != VoteCommit {
+		faultpoint.Hit("vote.no")
+	}
 	return event{kind: evVoted, branch: i, vote: vote}
 }
 
@@ -271,7 +277,11 @@ func (d *driver) decide(home int) event {
 	ctx, cancel := d.detached(decideTimeout, "decide")
 	defer cancel()
 	rec := d.record()
+	sole := len(rec.Branches) == 0
 	faultpoint.Hit("decide.before")
+	if sole {
+		faultpoint.Hit("one.before-commit")
+	}
 	start := time.Now()
 	var outcome Outcome
 	var err error
@@ -286,6 +296,9 @@ func (d *driver) decide(home int) event {
 		if home == noBranch {
 			outcome = Undecided // R3, whatever came with the error
 		}
+	}
+	if sole {
+		faultpoint.Hit("one.answered")
 	}
 	faultpoint.Hit("decide.after")
 	return event{kind: evDecided, outcome: outcome}
@@ -328,6 +341,7 @@ func (d *driver) ask(home int) event {
 	d.attempt++
 	ctx, cancel := d.detachedUntil(earlier(time.Now().Add(decideTimeout), until), "ask for the decision")
 	defer cancel()
+	faultpoint.Hit("ask.before")
 	outcome, err := d.askOnce(ctx, home)
 	if err != nil {
 		d.tx.mgr.cfg.Logger.Debug("decision still not answered", "gid", d.tx.gid, "attempt", d.attempt, "err", err)
@@ -401,7 +415,9 @@ func (d *driver) finishBranch(ctx context.Context, i int, outcome Outcome, first
 	e.branch.Close()
 	err := first
 	for attempt := 0; ; attempt++ {
+		faultpoint.Hit("finish.before")
 		next := e.res.Finish(ctx, d.xid(i), outcome, e.branch.Evidence())
+		faultpoint.Hit("finish.answered")
 		if next == nil {
 			return nil
 		}
@@ -421,12 +437,14 @@ func (d *driver) finishBranch(ctx context.Context, i int, outcome Outcome, first
 }
 
 func (d *driver) release(i int) event {
+	faultpoint.Hit("release.before")
 	ctx, cancel := d.detached(d.tx.mgr.cfg.AckTimeout, "release")
 	defer cancel()
 	err := d.branches[i].branch.Release(ctx)
 	if err != nil && d.m.readOnly {
 		d.cause(i, "commit", err)
 	}
+	faultpoint.Hit("release.answered")
 	return event{kind: evEnded, branch: i, ok: err == nil}
 }
 
@@ -450,6 +468,7 @@ func (d *driver) report() {
 	if tx.opt.atDecision && outcome == Committed {
 		d.letGo()
 	}
+	faultpoint.Hit("report.after")
 }
 
 // explain adds the causes of an abort that no branch gave.

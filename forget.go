@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/troth-tx/troth/internal/faultpoint"
 )
 
 // A forgetter drops the records of transactions whose branches have all
@@ -138,7 +140,9 @@ func (f *forgetter) flushRows(ctx context.Context, r Forgetter) bool {
 func (f *forgetter) drop(ctx context.Context, what string, gids []GID, forget func(context.Context, []GID) error) bool {
 	ctx, cancel := context.WithTimeout(ctx, decideTimeout)
 	defer cancel()
+	faultpoint.Hit("drop.before")
 	err := forget(ctx, gids)
+	faultpoint.Hit("drop.after")
 	if err != nil {
 		f.mgr.cfg.Logger.DebugContext(ctx, "not forgotten yet", "what", what, "err", err)
 	}

@@ -64,6 +64,7 @@ func (m *Manager) recoverPass(ctx context.Context) (int, error) {
 	}
 	p.run(ctx)
 	wg.Wait()
+	faultpoint.Hit("recover.end")
 	if err := m.outOfReach(); err != nil {
 		p.fail(err)
 	}
@@ -155,7 +156,6 @@ func (p *pass) resource(ctx context.Context, r Resource) {
 	if err != nil {
 		return
 	}
-	faultpoint.Hit("recover.listed")
 	waiting := make(map[string]Prepared)
 	for _, b := range prepared {
 		if ctx.Err() != nil {
@@ -203,7 +203,9 @@ func (p *pass) fresh(asked time.Time) bool {
 func (p *pass) list(ctx context.Context, r Resource) ([]Prepared, error) {
 	lctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
+	faultpoint.Hit("recover.before-list")
 	all, err := r.Recover(lctx)
+	faultpoint.Hit("recover.listed")
 	if err != nil {
 		p.mu.Lock()
 		p.unreachable++
@@ -241,7 +243,9 @@ func (p *pass) lookup(ctx context.Context, b Prepared) (Outcome, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
+	faultpoint.Hit("recover.before-lookup")
 	outcome, err := reg.Lookup(ctx, b.XID.GID)
+	faultpoint.Hit("recover.looked-up")
 	if err != nil {
 		err = fmt.Errorf("troth: look up decisions at %s: %w", b.XID.Place, err)
 		if ctx.Err() != nil {

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/troth-tx/troth/internal/faultpoint"
 )
 
 // branchesMax is how many branches one transaction may have.
@@ -101,6 +103,7 @@ func (tx *Tx) Enlist(ctx context.Context, r Resource) (Branch, error) {
 // begin begins the branch of a resource that has just been enlisted.
 func (tx *Tx) begin(ctx context.Context, e *enlisted) {
 	defer close(e.ready)
+	faultpoint.Hit("branch.before-start")
 	e.branch, e.err = e.res.Begin(ctx, BranchConfig{
 		GID:       tx.gid,
 		Branch:    e.no,
@@ -108,6 +111,7 @@ func (tx *Tx) begin(ctx context.Context, e *enlisted) {
 		XID:       func() (XID, error) { return tx.name(e) },
 		Isolation: tx.opt.isolation,
 	})
+	faultpoint.Hit("branch.started")
 	var b *BranchError
 	if e.err != nil && !errors.As(e.err, &b) {
 		e.err = &BranchError{Resource: e.res.Name(), Op: "begin", Err: e.err}
@@ -396,6 +400,7 @@ func (tx *Tx) expire() {
 	if !errors.Is(context.Cause(tx.ctx), ErrTimeout) || !tx.seize(tx.timeoutErr()) {
 		return
 	}
+	faultpoint.Hit("deadline.hit")
 	tx.drive(context.Background(), event{kind: evRollback})
 }
 

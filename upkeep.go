@@ -56,7 +56,10 @@ func (m *Manager) keepUp(ctx context.Context) error {
 			wg.Go(func() {
 				sctx, cancel := context.WithTimeout(ctx, upkeepEvery)
 				defer cancel()
-				if _, err := s.Sweep(sctx, m.keepAge(), p.forgotten); err != nil {
+				faultpoint.Hit("sweep.before")
+				_, err := s.Sweep(sctx, m.keepAge(), p.forgotten)
+				faultpoint.Hit("sweep.after")
+				if err != nil {
 					p.fail(&BranchError{Resource: r.Name(), Op: "recover", Err: err})
 				}
 			})
@@ -73,8 +76,10 @@ func (p *pass) keepPlace(ctx context.Context, place Place, reg Register) {
 	}
 	for ctx.Err() == nil {
 		ectx, cancel := context.WithTimeout(ctx, listTimeout)
+		faultpoint.Hit("expire.before")
 		n, err := reg.Expire(ectx, abortLives*p.mgr.cfg.LifeMax)
 		cancel()
+		faultpoint.Hit("expire.after")
 		if err != nil {
 			p.fail(err)
 		}
@@ -110,8 +115,10 @@ func (p *pass) forgetProved(ctx context.Context, place Place, reg Register) erro
 	var after GID
 	for ctx.Err() == nil {
 		lctx, cancel := context.WithTimeout(ctx, listTimeout)
+		faultpoint.Hit("upkeep.before-list")
 		records, err := reg.Committed(lctx, p.mgr.keepAge(), after, upkeepBatch)
 		cancel()
+		faultpoint.Hit("upkeep.listed")
 		if err != nil {
 			return err
 		}
@@ -148,8 +155,10 @@ func (p *pass) prove(ctx context.Context, place Place, rec Decision) bool {
 			return false // not one of ours: whoever knows it proves it
 		}
 		fctx, cancel := context.WithTimeout(ctx, listTimeout)
+		faultpoint.Hit("prove.before")
 		err = r.Finish(fctx, XID{GID: rec.GID, Place: place, Branch: b.Branch}, Committed, b.Evidence)
 		cancel()
+		faultpoint.Hit("prove.answered")
 		if err == nil {
 			continue
 		}
@@ -173,6 +182,8 @@ func (p *pass) forgotten(ctx context.Context, place Place, gid GID) (bool, error
 	if !ok {
 		return false, nil
 	}
+	faultpoint.Hit("forgotten.before-lookup")
 	outcome, err := reg.Lookup(ctx, gid)
+	faultpoint.Hit("forgotten.looked-up")
 	return err == nil && outcome == Undecided && !p.mgr.drives(gid), err
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	iofs "io/fs"
+
+	"github.com/troth-tx/troth/internal/faultpoint"
 )
 
 // prepared is a segment that is ready to be written to, or why there is none.
@@ -70,9 +72,11 @@ func (l *Log) removeBefore(oldest, first uint32) uint32 {
 			l.logger.Load().Warn("cannot remove an old segment of the decision log", "err", err)
 			return oldest
 		}
+		faultpoint.Hit("trim.after-unlink")
 	}
 	if err := l.files.SyncDir(); err != nil {
 		l.logger.Load().Warn("cannot sync the decision log's directory", "err", err)
 	}
+	faultpoint.Hit("trim.after-dirsync")
 	return oldest
 }

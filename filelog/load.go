@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/internal/faultpoint"
 )
 
 // A snapshot is what a directory holds.
@@ -247,6 +248,7 @@ func writeFrames(s *snapshot, number, seed uint32, sizeMax int, write func([]byt
 func createSegment(fs files, h header, size int64, frames func(seed uint32, write func([]byte) error) error) (_ *segment, err error) {
 	name := segmentName(h.number)
 	temp := strings.TrimSuffix(name, segmentSuffix) + tempSuffix
+	faultpoint.Hit("segment.before-create")
 	f, err := fs.Create(temp)
 	if err != nil {
 		return nil, fmt.Errorf("filelog: make a segment: %w", err)
@@ -276,15 +278,19 @@ func createSegment(fs files, h header, size int64, frames func(seed uint32, writ
 	if _, err = f.WriteAt(seg.encode(), 0); err != nil {
 		return nil, err
 	}
+	faultpoint.Hit("segment.before-sync")
 	if err = f.Sync(); err != nil {
 		return nil, err
 	}
+	faultpoint.Hit("segment.after-sync")
 	if err = fs.Rename(temp, name); err != nil {
 		return nil, err
 	}
+	faultpoint.Hit("segment.after-rename")
 	if err = fs.SyncDir(); err != nil {
 		return nil, err
 	}
+	faultpoint.Hit("segment.after-dirsync")
 	return seg, nil
 }
 
@@ -302,9 +308,11 @@ func dropStale(fs files, s *snapshot) error {
 		if err := drop(); err != nil {
 			return fmt.Errorf("filelog: remove an old segment: %w", err)
 		}
+		faultpoint.Hit("compact.after-unlink")
 	}
 	if err := fs.SyncDir(); err != nil {
 		return fmt.Errorf("filelog: sync the directory: %w", err)
 	}
+	faultpoint.Hit("compact.after-dirsync")
 	return nil
 }

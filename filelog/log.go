@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/internal/faultpoint"
 )
 
 // Conditions that callers may want to tell apart.
@@ -76,10 +77,12 @@ func Open(dir string, opts ...Option) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
+	faultpoint.Hit("start.before-lock")
 	d, notes, err := openDirectory(dir, cfg)
 	if err != nil {
 		return nil, err
 	}
+	faultpoint.Hit("start.locked")
 	release := func() error { return errors.Join(d.root.Close(), d.dir.Close()) }
 	l, err := openFiles(d, cfg, release)
 	if err != nil {
@@ -98,6 +101,7 @@ func openFiles(fs files, cfg settings, release func() error) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
+	faultpoint.Hit("log.read")
 	if s.identity == "" {
 		s.identity = cfg.identity()
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/internal/faultpoint"
 )
 
 const (
@@ -288,18 +289,26 @@ func (l *Log) roll() error {
 		_ = next.file.Close()
 		return err
 	}
+	faultpoint.Hit("log.sealed")
 	_ = l.seg.file.Close() // it is on disk: nothing depends on this
 	l.seg = next
 	return nil
 }
 
 func (l *Log) writeFrame(b []byte) error {
+	faultpoint.Hit("log.before-write")
+	if faultpoint.Enabled { // so that a kill can leave half a frame
+		_, _ = l.seg.file.WriteAt(b[:len(b)/2], l.seg.off)
+		faultpoint.Hit("log.torn")
+	}
 	if _, err := l.seg.file.WriteAt(b, l.seg.off); err != nil {
 		return err
 	}
+	faultpoint.Hit("log.before-sync")
 	if err := l.seg.file.Sync(); err != nil {
 		return err
 	}
+	faultpoint.Hit("log.after-sync")
 	l.syncs.Add(1)
 	l.seg.off += int64(len(b))
 	l.sequence++

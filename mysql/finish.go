@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/internal/faultpoint"
 )
 
 // Times of ending somebody else's branch.
@@ -122,6 +123,7 @@ func (f *finisher) commit(ctx context.Context) error {
 		}
 	}
 	_, answer := f.conn.ExecContext(ctx, xaCommit(f.xid))
+	faultpoint.Hit("recover.before-witness")
 	if answer != nil && !isCode(answer, codeUnknownXID, codeXARolledBack, codeXADeadlock, codeXATimeout) {
 		return answer
 	}
@@ -129,6 +131,7 @@ func (f *finisher) commit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	faultpoint.Hit("recover.witness-read")
 	switch w {
 	case witnessThere:
 		return nil
@@ -249,7 +252,9 @@ func (f *finisher) awaitHolder(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, goneMax, fmt.Errorf("no end within %v", goneMax))
 	defer cancel()
-	return endSession(ctx, f.conn, f.o.engine, f.holder)
+	err := endSession(ctx, f.conn, f.o.engine, f.holder)
+	faultpoint.Hit("recover.session-gone")
+	return err
 }
 
 // free reports whether no session and no prepared branch has the name: XA START

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/internal/faultpoint"
 )
 
 // engine is what is known about the server and the way to it.
@@ -327,6 +328,7 @@ func endSession(ctx context.Context, conn *sql.Conn, e engine, t thread) error {
 	if err != nil || gone {
 		return err
 	}
+	faultpoint.Hit("recover.before-kill")
 	if _, err := conn.ExecContext(ctx, killSession(t.id)); err != nil && !isCode(err, codeNoSuchThread) {
 		return hinted(fmt.Errorf("end session %d, which still holds the branch: %w", t.id, err))
 	}

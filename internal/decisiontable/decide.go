@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/internal/faultpoint"
 )
 
 // The outcomes as stored. On disk: never change.
@@ -125,7 +126,9 @@ func (t *Table) decideOn(ctx context.Context, c *sql.Conn, n *names, in insertio
 	in.lockWaitMS = lockWait(ctx, t.opts.LockWait).Milliseconds()
 	text := t.dialect.insert(in)
 	for range attemptsMax {
+		faultpoint.Hit("register.before-insert")
 		inserted, err := t.tryInsert(ctx, c, text)
+		faultpoint.Hit("register.inserted")
 		if err != nil && !t.dialect.again(err) {
 			if first && t.dialect.busy(err) {
 				t.answered(in) // it did not go in: the next attempt is the first
@@ -136,6 +139,7 @@ func (t *Table) decideOn(ctx context.Context, c *sql.Conn, n *names, in insertio
 			t.answered(in)
 			return want, nil
 		}
+		faultpoint.Hit("register.not-first")
 		// A statement of its own, so it sees what is committed now.
 		outcome, lookupErr := t.lookupOn(ctx, c, n, in.gid)
 		if lookupErr != nil {

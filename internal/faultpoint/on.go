@@ -15,21 +15,43 @@ import (
 // Enabled reports whether the fault points are compiled in.
 const Enabled = true
 
-var plan = sync.OnceValue(func() (p struct {
-	point, action string
-	n             int
-},
-) {
-	fields := strings.Split(os.Getenv("TROTH_FAULT"), ":")
-	if len(fields) != 3 {
-		return p
+// A plan is one part of TROTH_FAULT.
+type plan struct {
+	point  string
+	n      int
+	action string
+}
+
+var plans = sync.OnceValue(func() []plan {
+	text := os.Getenv("TROTH_FAULT")
+	if text == "" {
+		return nil
 	}
-	n, err := strconv.Atoi(fields[1])
-	if err != nil {
-		panic("TROTH_FAULT: want <point>:<n>:<action>")
+	var all []plan
+	for part := range strings.SplitSeq(text, ",") {
+		fields := strings.Split(part, ":")
+		if len(fields) != 3 {
+			panic("TROTH_FAULT: want <point>:<n>:<action>, not " + part)
+		}
+		n, err := strconv.Atoi(fields[1])
+		if err != nil {
+			panic("TROTH_FAULT: want <point>:<n>:<action>, not " + part)
+		}
+		p := plan{fields[0], n, fields[2]}
+		if p.point != "*" && !known()[p.point] {
+			panic("TROTH_FAULT: no point is called " + p.point)
+		}
+		all = append(all, p)
 	}
-	p.point, p.n, p.action = fields[0], n, fields[2]
-	return p
+	return all
+})
+
+var known = sync.OnceValue(func() map[string]bool {
+	names := make(map[string]bool)
+	for _, p := range Points() {
+		names[p.Name] = true
+	}
+	return names
 })
 
 var (
@@ -39,18 +61,25 @@ var (
 
 // Hit marks a point and carries out what TROTH_FAULT asks for.
 func Hit(point string) {
-	p := plan()
-	if p.action == "print" && (p.point == "*" || p.point == point) {
-		fmt.Fprintln(os.Stderr, "faultpoint "+point)
-		return
-	}
-	if p.point != point {
-		return
+	if !known()[point] {
+		panic("faultpoint: " + point + " is not among Points")
 	}
 	mu.Lock()
 	hits[point]++
 	hit := hits[point]
 	mu.Unlock()
+	for _, p := range plans() {
+		if p.point == point || p.point == "*" {
+			p.carryOut(point, hit)
+		}
+	}
+}
+
+func (p plan) carryOut(point string, hit int) {
+	if p.action == "print" {
+		tell(point)
+		return
+	}
 	if hit != p.n {
 		return
 	}
@@ -59,6 +88,7 @@ func Hit(point string) {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {} // the signal is on its way: not one step further
 	case "freeze":
+		tell(point)
 		// Sent to this very thread, so that it is stopped before the call returns:
 		// with kill(2) another thread may take the signal and this one run on a little.
 		runtime.LockOSThread()
@@ -66,5 +96,9 @@ func Hit(point string) {
 		_, _, _ = syscall.RawSyscall(syscall.SYS_TGKILL, uintptr(os.Getpid()), uintptr(syscall.Gettid()), uintptr(syscall.SIGSTOP))
 	case "exit":
 		os.Exit(7)
+	default:
+		panic("TROTH_FAULT: no action is called " + p.action)
 	}
 }
+
+func tell(point string) { fmt.Fprintln(os.Stderr, "faultpoint "+point) }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/internal/faultpoint"
 	"github.com/troth-tx/troth/internal/pinned"
 )
 
@@ -104,11 +105,14 @@ func (b *Branch) CommitDeciding(ctx context.Context, d troth.Decision) (troth.Ou
 	}
 	sent, never := false, false
 	err := b.raw(ctx, func(l Line) (err error) {
+		faultpoint.Hit("la.before-record")
 		if err := b.record(ctx, l, d); err != nil {
 			return err
 		}
 		sent = true
+		faultpoint.Hit("la.before-commit")
 		never, err = b.r.engine.Commit(ctx, l)
+		faultpoint.Hit("la.answered")
 		return err
 	})
 	switch {

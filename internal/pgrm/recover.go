@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/internal/faultpoint"
 )
 
 // preparedSQL lists what is prepared in this database, whoever did it. The list
@@ -77,6 +78,7 @@ func (c *Core) Finish(ctx context.Context, xid troth.XID, outcome troth.Outcome,
 		// Without arguments: pgx then uses the simple protocol and caches nothing.
 		_, err := conn.ExecContext(ctx, statement)
 		if SQLState(err) == codeUndefinedObject {
+			faultpoint.Hit("recover.before-proof")
 			return c.prove(ctx, conn, xid, outcome, evidence)
 		}
 		return err
@@ -241,6 +243,7 @@ func (c *Core) rollbackLate(ctx context.Context, xid troth.XID, xact string, b b
 		if err := terminate(ctx, conn, condition); err != nil {
 			return err
 		}
+		faultpoint.Hit("late.backend-ended")
 		_, err := conn.ExecContext(ctx, rollbackPreparedSQL(xid))
 		if SQLState(err) == codeUndefinedObject {
 			return nil

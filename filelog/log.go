@@ -101,7 +101,7 @@ func openFiles(fs files, cfg settings, release func() error) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	faultpoint.Hit("log.read")
+	faultpoint.Hit("log.loaded")
 	if s.identity == "" {
 		s.identity = cfg.identity()
 	}

@@ -299,7 +299,7 @@ func (l *Log) writeFrame(b []byte) error {
 	faultpoint.Hit("log.before-write")
 	if faultpoint.Enabled { // so that a kill can leave half a frame
 		_, _ = l.seg.file.WriteAt(b[:len(b)/2], l.seg.off)
-		faultpoint.Hit("log.torn")
+		faultpoint.Hit("log.half-written")
 	}
 	if _, err := l.seg.file.WriteAt(b, l.seg.off); err != nil {
 		return err

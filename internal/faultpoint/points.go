@@ -78,7 +78,7 @@ func Points() []Point {
 	return []Point{
 		{"start.before-lock", FileLogOpen},
 		{"start.locked", FileLogOpen},
-		{"log.read", FileLogOpen},
+		{"log.loaded", FileLogOpen},
 		{"segment.before-create", FileLogOpen},
 		{"segment.before-sync", FileLogOpen},
 		{"segment.after-sync", FileLogOpen},
@@ -106,7 +106,7 @@ func Points() []Point {
 		{"register.inserted", Register},
 		{"register.not-first", Raced},
 		{"log.before-write", FileLog},
-		{"log.torn", FileLog},
+		{"log.half-written", FileLog},
 		{"log.before-sync", FileLog},
 		{"log.after-sync", FileLog},
 		{"log.sealed", FileLogRoll},

@@ -218,6 +218,7 @@ WHERE pid <> pg_backend_pid() AND usename = current_user AND datname = current_d
 	if err != nil {
 		return fmt.Errorf("end the lost session: %w", err)
 	}
+	faultpoint.Hit("late.backend-ended")
 	return nil
 }
 
@@ -243,7 +244,6 @@ func (c *Core) rollbackLate(ctx context.Context, xid troth.XID, xact string, b b
 		if err := terminate(ctx, conn, condition); err != nil {
 			return err
 		}
-		faultpoint.Hit("late.backend-ended")
 		_, err := conn.ExecContext(ctx, rollbackPreparedSQL(xid))
 		if SQLState(err) == codeUndefinedObject {
 			return nil

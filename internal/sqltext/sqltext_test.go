@@ -328,29 +328,6 @@ func TestFirstDoesNotAllocate(t *testing.T) {
 	}
 }
 
-func FuzzStatements(f *testing.F) {
-	for _, text := range []string{
-		"", ";", "select 1; commit", "select E'\\'' '", "$a$ $a$", "/*! x */ commit", "/* /* */", "savepoint \"\"", "set @@autocommit=1",
-		"create trigger a begin; end;", "create function f begin atomic; end;", "rollback to ''", "savepoint [", "with x as (", "analyze select",
-	} {
-		f.Add(text)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		for _, d := range dialects(all) {
-			var b strings.Builder
-			for st := range Statements(d, text) {
-				if st.Text == "" || st.Kind < Empty || st.Kind > Setting {
-					t.Fatalf("%v: %q: bad statement %+v", d, text, st)
-				}
-				b.WriteString(st.Text)
-			}
-			if b.String() != text {
-				t.Fatalf("%v: %q came back as %q", d, text, b.String())
-			}
-		}
-	})
-}
-
 func BenchmarkFirst(b *testing.B) {
 	for _, d := range dialects(all) {
 		b.Run(d.String(), func(b *testing.B) {

@@ -95,6 +95,7 @@ type operation struct {
 	Event // what both say; Phase is the completion's, or Unknown
 	begin int64
 	end   int64 // forever if Phase is Unknown
+	ran   bool  // Lists is what was executed, not only what was planned
 }
 
 const forever = math.MaxInt64
@@ -148,7 +149,7 @@ func (o *operation) complete(e Event) {
 		o.Balances = e.Balances
 	}
 	if e.Lists != nil {
-		o.Lists = e.Lists
+		o.Lists, o.ran = e.Lists, true
 	}
 }
 

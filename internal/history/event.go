@@ -83,12 +83,13 @@ type Balance struct {
 
 // A ListOp is one step of an Append transaction: it appends Value if that is not
 // 0, and reads the list otherwise. A value is appended to one key only once in a
-// history.
+// history. An invocation says what is planned, and its Read means nothing; a
+// completion that has Lists says every step that was executed.
 type ListOp struct {
 	DB    string  `json:"db"`
 	Key   int     `json:"key"`
 	Value int64   `json:"value,omitempty"`
-	Read  []int64 `json:"read,omitempty"` // what the read returned, if the transaction got that far
+	Read  []int64 `json:"read,omitempty"` // what the read returned
 }
 
 // Final is what was observed after all faults had ended and everything had

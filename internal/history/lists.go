@@ -132,7 +132,7 @@ func newListHistory(events []Event, final Final, databases []string) *listHistor
 		}
 		t.committed = t.told == Committed
 		for _, s := range o.Lists {
-			if in(s.DB) {
+			if in(s.DB) && (o.ran || s.Value != 0) {
 				known[listKey{s.DB, s.Key}] = true
 				h.step(t, s)
 			}

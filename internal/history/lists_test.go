@@ -161,6 +161,11 @@ func TestLists(t *testing.T) {
 			final: lists{1: {3}},
 			at:    ReadCommitted,
 		},
+		"a read that was only planned": {
+			txns:  [][]Event{txn("t1", Invoke, get(1), put(2, 2)), txn("t2", OK, get(2), put(1, 1))},
+			final: lists{1: {1}, 2: {2}},
+			at:    ReadCommitted,
+		},
 		"unknown and seen": {
 			txns: [][]Event{txn("t1", Unknown, put(1, 1), put(2, 2)), txn("t2", OK, get(1, 1), get(2)), txn("t3", OK, get(2, 2))},
 			at:   Snapshot, want: []string{"G-single"},

@@ -43,12 +43,11 @@ const (
 	// Recovery: another process finds branches that a crash left prepared and
 	// undecided (killed at decide.before).
 	Recovery Reach = "recovery"
-	// Raced: recovery asks for abort where the home has committed meanwhile, or
-	// somebody else recorded abort first: two recoverers at once, or one killed at
-	// recover.after-decide and another.
+	// Raced: a decision is written where one is already: with a shared SQL register,
+	// frozen at decide.before, another recovers, go on.
 	Raced Reach = "raced"
 	// Ended: a branch that a commit record binds is asked about after it has ended:
-	// killed at commit.answered, and the record is old (see OldRecord).
+	// as OldRecord, on PostgreSQL.
 	Ended Reach = "ended"
 	// Held: recovery meets a MariaDB branch whose session lives: its program is
 	// frozen at decide.before, another recovers.
@@ -58,8 +57,11 @@ const (
 	// Upkeep: a Manager's Recover is called.
 	Upkeep Reach = "upkeep"
 	// OldRecord: upkeep finds a commit record older than Config.LifeMax and half a
-	// minute: killed at decide.after, created_at in troth_decision set back, Recover.
+	// minute: killed at commit.answered, created_at in troth_decision set back by a
+	// day, Recover.
 	OldRecord Reach = "old-record"
+	// OldWitness: the same with the row in troth_witness of a MariaDB branch.
+	OldWitness Reach = "old-witness"
 	// Forgetting: a transaction has committed everywhere and KeepDecisions is over:
 	// a Manager with a negative KeepDecisions is closed.
 	Forgetting Reach = "forgetting"
@@ -150,8 +152,8 @@ func Points() []Point {
 		{"upkeep.listed", Upkeep},
 		{"prove.before", OldRecord},
 		{"prove.answered", OldRecord},
-		{"forgotten.before-lookup", OldRecord},
-		{"forgotten.looked-up", OldRecord},
+		{"forgotten.before-lookup", OldWitness},
+		{"forgotten.looked-up", OldWitness},
 		{"forget.before", Upkeep},
 		{"forget.after", Upkeep},
 		{"expire.before", Upkeep},

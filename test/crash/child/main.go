@@ -45,6 +45,9 @@ func run() error {
 		settle   = flag.Duration("settle", 0, "recover until nothing is in doubt, at most this long, instead of transferring")
 		grace    = flag.Duration("grace", 200*time.Millisecond, "Config.Grace")
 		keep     = flag.Duration("keep", time.Minute, "Config.KeepDecisions")
+		segment  = flag.Int64("segment", 1<<20, "the size of the file log's segments")
+		timeout  = flag.Duration("timeout", 0, "Config.Timeout")
+		does     = flag.String("work", "transfer", "what each transaction does: transfer, one (pay alone), read (pay, and look at the other), slow (pay, and wait for the time to be up)")
 	)
 	flag.Parse()
 	ctx := context.Background()
@@ -57,12 +60,16 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	do, err := workOf(*does, pay, receive)
+	if err != nil {
+		return err
+	}
 	cfg := troth.Config{
 		Domain: "crash", Resources: []troth.Resource{payer, payee},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
-		Grace:  *grace, RecoverEvery: 200 * time.Millisecond, KeepDecisions: *keep,
+		Grace:  *grace, RecoverEvery: 200 * time.Millisecond, KeepDecisions: *keep, Timeout: *timeout,
 	}
-	if cfg.Register, err = openRegister(*register); err != nil {
+	if cfg.Register, err = openRegister(*register, *segment); err != nil {
 		return err
 	}
 	m, err := troth.Open(ctx, cfg)
@@ -74,7 +81,7 @@ func run() error {
 			return err
 		}
 	} else {
-		transfer(ctx, m, pay, receive, *n)
+		transfer(ctx, m, do, *n)
 	}
 	if err := m.Close(ctx); err != nil {
 		return err
@@ -111,12 +118,12 @@ func openDB(kind, dsn string) (*sql.DB, error) {
 	return sql.Open(driver, dsn)
 }
 
-func openRegister(spec string) (troth.Register, error) {
+func openRegister(spec string, segment int64) (troth.Register, error) {
 	if spec == "home" {
 		return nil, nil //nolint:nilnil // no register is a choice
 	}
 	if dir, ok := strings.CutPrefix(spec, "file:"); ok {
-		return filelog.Open(dir)
+		return filelog.Open(dir, filelog.WithSegmentSize(segment))
 	}
 	kind, dsn, _ := strings.Cut(spec, "=")
 	db, err := openDB(kind, dsn)
@@ -128,17 +135,52 @@ func openRegister(spec string) (troth.Register, error) {
 
 var errChange = errors.New("the program changed its mind")
 
-// transfer moves 1 from a to b, n times; the last time it changes its mind.
-func transfer(ctx context.Context, m *troth.Manager, pay, receive branch, n int) {
+// A work is what one transaction does.
+type work func(context.Context, *troth.Tx) error
+
+func workOf(name string, pay, receive branch) (work, error) {
+	switch name {
+	case "transfer":
+		return func(ctx context.Context, tx *troth.Tx) error {
+			if err := move(ctx, tx, pay, -1); err != nil {
+				return err
+			}
+			return move(ctx, tx, receive, +1)
+		}, nil
+	case "one":
+		return func(ctx context.Context, tx *troth.Tx) error { return move(ctx, tx, pay, -1) }, nil
+	case "read":
+		return func(ctx context.Context, tx *troth.Tx) error {
+			db, err := receive(ctx, tx)
+			if err != nil {
+				return err
+			}
+			var balance int
+			if err := db.QueryRowContext(ctx, "SELECT balance FROM account").Scan(&balance); err != nil {
+				return err
+			}
+			return move(ctx, tx, pay, -1)
+		}, nil
+	case "slow":
+		return func(ctx context.Context, tx *troth.Tx) error {
+			over := make(chan struct{})
+			tx.AfterDone(func(troth.Outcome) { close(over) })
+			err := move(ctx, tx, pay, -1)
+			<-over
+			return err
+		}, nil
+	}
+	return nil, fmt.Errorf("no work is called %q", name)
+}
+
+// transfer runs n transactions; the last time the program changes its mind.
+func transfer(ctx context.Context, m *troth.Manager, do work, n int) {
 	for i := range n {
 		var id troth.GID
 		err := m.Run(ctx, func(ctx context.Context, tx *troth.Tx) error {
 			id = tx.ID()
 			fmt.Println("begin", id)
-			if err := move(ctx, tx, pay, -1); err != nil {
-				return err
-			}
-			if err := move(ctx, tx, receive, +1); err != nil {
+			if err := do(ctx, tx); err != nil {
 				return err
 			}
 			if i == n-1 {

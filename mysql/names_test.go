@@ -33,34 +33,6 @@ func TestXIDLiteral(t *testing.T) {
 	}
 }
 
-// FuzzXIDLiteral: whatever is in an XID, the literal is one literal (S1).
-func FuzzXIDLiteral(f *testing.F) {
-	f.Add("a.b", "x'; DROP TABLE t; --", "\x00\xff", 1)
-	f.Fuzz(func(t *testing.T, gid, resource, identity string, branch int) {
-		x := troth.XID{GID: troth.GID(gid), Place: troth.Place{Resource: resource, Identity: identity}, Branch: branch}
-		if s := xidLiteral(x); !regexp.MustCompile(`^X'[0-9a-f]*',X'[0-9a-f]*',1414680404$`).MatchString(s) {
-			t.Fatalf("%q", s)
-		}
-	})
-}
-
-func FuzzDescribe(f *testing.F) {
-	x := newXID()
-	f.Add(int64(troth.FormatID), []byte(x.GTRID()), []byte(x.BQUAL()))
-	f.Add(int64(7), []byte("a'b\\"), []byte{0, 255})
-	f.Fuzz(func(t *testing.T, format int64, gtrid, bqual []byte) {
-		p := describe(format, gtrid, bqual)
-		if p.Ours && (format != int64(troth.FormatID) || p.XID.GTRID() != string(gtrid) || p.XID.BQUAL() != string(bqual)) {
-			t.Fatalf("taken for ours: %d %q %q", format, gtrid, bqual)
-		}
-		for i, c := range []byte(p.Native) {
-			if c < ' ' || c > '~' || c == '\\' {
-				t.Fatalf("byte %d of %q cannot be printed", i, p.Native)
-			}
-		}
-	})
-}
-
 func TestQuotedRefusesWhatIsNotOurs(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{"a'b", "a\\b", "A", "a b", "a\x00", "ä"} {

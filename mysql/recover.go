@@ -46,12 +46,22 @@ func prepared(ctx context.Context, c *sql.Conn) ([]troth.Prepared, error) {
 		if err := rows.Scan(&format, &gtrid, &bqual, &data); err != nil {
 			return nil, fmt.Errorf("XA RECOVER: %w", err)
 		}
-		if gtrid < 0 || bqual < 0 || gtrid+bqual > len(data) {
-			return nil, fmt.Errorf("XA RECOVER lists a name of %d and %d bytes, in %d bytes", gtrid, bqual, len(data))
+		p, err := listed(format, gtrid, bqual, data)
+		if err != nil {
+			return nil, err
 		}
-		list = append(list, describe(format, data[:gtrid], data[gtrid:gtrid+bqual]))
+		list = append(list, p)
 	}
 	return list, rows.Err()
+}
+
+// listed reads one row of XA RECOVER: the lengths of gtrid and bqual, and both in
+// one.
+func listed(format int64, gtrid, bqual int, data []byte) (troth.Prepared, error) {
+	if gtrid < 0 || bqual < 0 || gtrid > len(data) || bqual > len(data)-gtrid {
+		return troth.Prepared{}, fmt.Errorf("XA RECOVER lists a name of %d and %d bytes, in %d bytes", gtrid, bqual, len(data))
+	}
+	return describe(format, data[:gtrid], data[gtrid:gtrid+bqual]), nil
 }
 
 // describe names a prepared branch. Only a name that is ours to the byte is ours

@@ -2,8 +2,6 @@ package troth
 
 import (
 	"context"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -68,18 +66,14 @@ func (f *forgetter) run() {
 func (f *forgetter) flush(ctx context.Context) {
 	f.flushing.Lock()
 	defer f.flushing.Unlock()
-	f.mu.Lock()
-	places := slices.Collect(maps.Keys(f.queue))
-	f.mu.Unlock()
-	for _, p := range places {
+	for _, p := range append(f.mgr.places(), Place{}) { // the zero place: what left rows but no record
 		for f.flushRecords(ctx, p) {
 		}
 	}
-	f.mu.Lock()
-	resources := slices.Collect(maps.Keys(f.left))
-	f.mu.Unlock()
-	for _, r := range resources {
-		for f.flushRows(ctx, r) {
+	for _, r := range f.mgr.cfg.Resources {
+		if r, ok := r.(Forgetter); ok {
+			for f.flushRows(ctx, r) {
+			}
 		}
 	}
 }

@@ -1,0 +1,5 @@
+package simdb
+
+type sqliteSession struct{}
+
+func newSQLite(*Server) engine { panic("simdb: SQLite is not simulated yet") }

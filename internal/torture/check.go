@@ -1,0 +1,247 @@
+package torture
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/troth-tx/troth/internal/history"
+)
+
+// A checker compares the databases with what the clients of an epoch were told,
+// when nothing is under way any more.
+type checker struct {
+	world  *world
+	fleet  *fleet
+	ledger *ledger
+	failed func(format string, args ...any)
+	start  map[string]map[int]int64 // balances before the epoch, by database
+}
+
+// check runs all checks. It returns the balances, for the next epoch.
+func (c *checker) check(ctx context.Context) (map[string]map[int]int64, error) {
+	c.ledger.read()
+	final := history.Final{Outcomes: c.outcomes()}
+	balances := make(map[string]map[int]int64)
+	for _, d := range c.world.databases {
+		db, err := c.observe(ctx, d)
+		if err != nil {
+			return nil, fmt.Errorf("look at %s: %w", d.name, err)
+		}
+		final.Databases = append(final.Databases, db)
+		balances[d.name] = db.Balances
+	}
+	c.ledger.mu.Lock()
+	events := c.ledger.events
+	c.ledger.mu.Unlock()
+	c.judge(events, final)
+	return balances, c.bounded(ctx)
+}
+
+// outcomes asks a manager about every transaction whose client knows nothing (I3).
+func (c *checker) outcomes() map[string]history.Answer {
+	out := make(map[string]history.Answer)
+	up := c.fleet.up()
+	if len(up) == 0 {
+		c.failed("I7: no manager is up after the heal")
+		return out
+	}
+	for i, gid := range c.ledger.unanswered() {
+		phase, a := c.ledger.ask(up[i%len(up)], gid)
+		switch {
+		case phase != history.OK:
+			c.failed("I3: Outcome(%s) has no answer although everything is up", gid)
+		case a == history.Undecided: // no record: nobody ever asked for a decision, or it is forgotten
+		default:
+			out[gid] = a
+		}
+	}
+	return out
+}
+
+// observe reads one database.
+func (c *checker) observe(ctx context.Context, d *database) (history.Database, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	out := history.Database{
+		Name: d.name, Start: c.start[d.name], Balances: make(map[int]int64), Lists: make(map[int][]int64),
+	}
+	err := eachRow(ctx, d.db, "SELECT id, balance FROM account", func(rows *sql.Rows) error {
+		var id int
+		var balance int64
+		err := rows.Scan(&id, &balance)
+		out.Balances[id] = balance
+		return err
+	})
+	if err != nil {
+		return out, err
+	}
+	read := d.journalRead
+	err = eachRow(ctx, d.db, fmt.Sprintf("SELECT id, gid, account, amount, note FROM journal WHERE id > %d", read), func(rows *sql.Rows) error {
+		var id int64
+		var r history.JournalRow
+		var note string
+		err := rows.Scan(&id, &r.GID, &r.Account, &r.Amount, &note)
+		out.Journal = append(out.Journal, r)
+		d.journalRead = max(d.journalRead, id)
+		if k := opKind(note); k == opFails || k == opIgnores || k == opRollback {
+			c.failed("R9: %s (%s) left a row in %s", r.GID, note, d.name)
+		}
+		return err
+	})
+	if err != nil {
+		return out, err
+	}
+	keys := c.fleet.plan.keys()
+	err = eachRow(ctx, d.db, fmt.Sprintf("SELECT k, vals FROM list WHERE k >= %d AND k < %d", keys.First, keys.First+keys.Count), func(rows *sql.Rows) error {
+		var k int
+		var text string
+		if err := rows.Scan(&k, &text); err != nil {
+			return err
+		}
+		values, err := parseList(text)
+		out.Lists[k] = values
+		return err
+	})
+	if err != nil {
+		return out, err
+	}
+	listed, err := d.listPrepared(ctx)
+	for _, b := range listed {
+		if b.gid != "" && !d.foreign(b) {
+			out.Prepared = append(out.Prepared, b.gid)
+		}
+	}
+	return out, err
+}
+
+func eachRow(ctx context.Context, db *sql.DB, query string, f func(*sql.Rows) error) error {
+	rows, err := db.QueryContext(ctx, query)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		if err := f(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// judge has package history say what is wrong. Looks at pots were judged when they
+// were read (see ledger).
+func (c *checker) judge(all []history.Event, final history.Final) {
+	events := make([]history.Event, 0, len(all))
+	for _, e := range all {
+		if e.Kind != history.Read {
+			events = append(events, e)
+		}
+	}
+	rules := history.Rules{Hidden: true, Forgets: true, Level: history.ReadCommitted}
+	found := history.Check(events, final, rules)
+	locked, lockedFinal := lockedLists(events, final)
+	found = append(found, history.CheckLists(locked, lockedFinal, history.Serializable)...)
+	for _, v := range found {
+		c.failed("%s", v.String())
+	}
+}
+
+// lockedLists is the history of the lists that only transactions touch that lock
+// what they read, in all their databases before they end: no cycle is allowed there,
+// even over all databases taken as one.
+func lockedLists(events []history.Event, final history.Final) ([]history.Event, history.Final) {
+	var out []history.Event
+	for _, e := range events {
+		if e.Kind == history.Append && len(e.Lists) > 0 && e.Lists[0].Key%2 == 0 {
+			out = append(out, e)
+		} else if e.Kind == history.Append && len(e.Lists) == 0 {
+			out = append(out, e) // a completion says nothing without its invocation
+		}
+	}
+	var of history.Final
+	for _, d := range final.Databases {
+		lists := make(map[int][]int64)
+		for k, v := range d.Lists {
+			if k%2 == 0 {
+				lists[k] = v
+			}
+		}
+		of.Databases = append(of.Databases, history.Database{Name: d.Name, Lists: lists})
+	}
+	return out, of
+}
+
+// How much may be left when all is quiet, for each transaction of the epoch that a
+// killed process or a broken session may have left to upkeep.
+const logMax = 16 << 20
+
+// bounded checks I12: what is kept beyond its time.
+func (c *checker) bounded(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, d := range c.world.linked() {
+		for _, table := range []string{"troth_decision", "troth_witness"} {
+			n, err := d.overdue(ctx, table)
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", d.name, table, err)
+			}
+			if n > 0 {
+				c.failed("I12: %s: %d rows of %s are older than any rule keeps them", d.name, n, table)
+			}
+		}
+	}
+	size, err := directorySize(filepath.Join(c.world.dir, "log"))
+	if err == nil && size > logMax {
+		c.failed("I12: the decision log takes %d bytes", size)
+	}
+	return err
+}
+
+// overdue counts the rows that upkeep should have dropped: commit records that
+// are older than lifeMax and its margin, and two rounds of upkeep.
+func (d *database) overdue(ctx context.Context, table string) (int, error) {
+	var there int
+	find := "SELECT count(*) FROM information_schema.tables WHERE table_name = '" + table + "' AND table_schema IN ('" + schemaName + "', 'public')"
+	if err := d.db.QueryRowContext(ctx, find).Scan(&there); err != nil || there == 0 {
+		return 0, err
+	}
+	age := int((lifeMax + 3*time.Minute).Seconds())
+	old := fmt.Sprintf("created_at < UTC_TIMESTAMP(6) - INTERVAL %d SECOND", age)
+	if d.engine == enginePostgres {
+		old = fmt.Sprintf("created_at < now() - interval '%d seconds'", age)
+	}
+	if table == "troth_decision" {
+		old += " AND outcome = 'commit'"
+	}
+	var n int
+	err := d.db.QueryRowContext(ctx, "SELECT count(*) FROM "+table+" WHERE "+old).Scan(&n)
+	return n, err
+}
+
+func directorySize(dir string) (int64, error) {
+	var size int64
+	entries, err := os.ReadDir(dir)
+	if os.IsNotExist(err) {
+		return 0, nil
+	}
+	for _, e := range entries {
+		if info, ierr := e.Info(); ierr == nil {
+			size += info.Size()
+		}
+	}
+	return size, err
+}
+
+// clip shortens a violation for the screen; the whole is in the run's directory.
+func clip(s string) string {
+	s = strings.ReplaceAll(s, "\n", "; ")
+	if len(s) > 600 {
+		return s[:600] + "..."
+	}
+	return s
+}

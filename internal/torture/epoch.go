@@ -1,0 +1,137 @@
+package torture
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// An epochRun is an epoch under way.
+type epochRun struct {
+	run    *run
+	plan   *epochPlan
+	fleet  *fleet
+	ledger *ledger
+	health *health
+	tally  tally
+	dir    string
+	sample epochSample
+}
+
+// all runs the epoch from the first process to the last check.
+func (e *epochRun) all(ctx context.Context) error {
+	bctx, stop := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer stop()
+	e.fleet.start()
+	rctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := e.fleet.awaitReady(rctx); err != nil {
+		return err
+	}
+	background.Go(func() { e.health.watch(bctx, func() int { return len(e.fleet.up()) }) })
+	for i := range pollers {
+		background.Go(func() { e.ledger.poll(bctx, 1+i, seeded(e.plan.Run, e.plan.Epoch, 2+uint64(i))) })
+	}
+
+	before := e.rate(ctx, calm)
+	pctx, stopTelling := context.WithCancel(ctx)
+	background.Go(func() { e.tell(pctx) })
+	under := e.underFaults(ctx)
+	stopTelling()
+	healed := time.Now()
+	if err := e.heal(ctx); err != nil {
+		return err
+	}
+	settled := e.settle(ctx, "after the heal", healed)
+	e.fleet.resume()
+	after := e.rate(ctx, calm)
+	e.settle(ctx, "in the end", time.Now())
+	stop()
+	background.Wait()
+	e.sample.note(e, before, under, after, settled)
+	return e.finish(ctx)
+}
+
+// rate is how many transactions a second are done in the next d.
+func (e *epochRun) rate(ctx context.Context, d time.Duration) float64 {
+	from, begun := e.ledger.count().all(), time.Now()
+	sleep(ctx, d)
+	return float64(e.ledger.count().all()-from) / time.Since(begun).Seconds()
+}
+
+// committedRate is the same for those that commit.
+func (e *epochRun) underFaults(ctx context.Context) float64 {
+	from, begun := e.ledger.count().all(), time.Now()
+	newInjector(e.run.world, e.fleet, &e.tally, e.health, e.run.fail).run(ctx, e.plan.Faults, e.plan.Length)
+	return float64(e.ledger.count().all()-from) / time.Since(begun).Seconds()
+}
+
+// heal ends all faults.
+func (e *epochRun) heal(ctx context.Context) error {
+	e.fleet.clear()
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return e.fleet.awaitReady(ctx)
+}
+
+// settle stops the load and waits until no branch of ours is prepared any more
+// (I7). It returns how long after since that was.
+func (e *epochRun) settle(ctx context.Context, when string, since time.Time) time.Duration {
+	if err := e.fleet.pause(inDoubtMax); err != nil {
+		e.run.fail("I7: %s, %v", when, err)
+	}
+	for {
+		n, complete := e.health.look(ctx, true)
+		took := time.Since(since)
+		switch {
+		case n == 0 && complete, ctx.Err() != nil:
+			return took
+		case took > inDoubtMax:
+			e.run.fail("I7: %s, %d branches are in doubt after %v (all databases asked: %v)", when, n, took.Round(time.Second), complete)
+			return took
+		}
+		sleep(ctx, 20*time.Millisecond)
+	}
+}
+
+// finish does the end checks and ends the processes.
+func (e *epochRun) finish(ctx context.Context) error {
+	for _, p := range e.fleet.up()[:1] {
+		if said, err := p.ask("recover", time.Minute); err != nil {
+			e.run.fail("I7: Manager.Recover does not return: %v", err)
+		} else {
+			var n int
+			if _, err := fmt.Sscanf(said, "%d <nil>", &n); err != nil {
+				e.run.report.printf("note: Manager.Recover: %s", said)
+			}
+		}
+	}
+	c := &checker{world: e.run.world, fleet: e.fleet, ledger: e.ledger, failed: e.run.fail, start: e.run.start}
+	balances, err := c.check(ctx)
+	if err != nil {
+		return err
+	}
+	e.run.start = balances
+	if err := e.fleet.close(); err != nil {
+		e.run.fail("close: %v", err)
+	}
+	e.run.report.add(e.sample)
+	return nil
+}
+
+// tell prints a line every ten seconds.
+func (e *epochRun) tell(ctx context.Context) {
+	for sleep(ctx, tellEvery) {
+		n := e.ledger.count()
+		inDoubt, _ := e.health.numbers()
+		e.run.report.printf("epoch %d %s: tx %d (ok %d, rolled back %d, unknown %d), kills %d, frozen %d, servers %d, statements %d, cuts %d, in doubt %d",
+			e.plan.Epoch, e.plan.Register, n.all(), n.committed(), n.rolledBack, n.unknown,
+			e.fleet.kills(), e.tally.freezes.Load(), e.tally.serverKills.Load(), e.tally.statements.Load(), e.tally.cuts.Load(), inDoubt)
+	}
+}
+
+// tellEvery is the pause between two lines of progress.
+const tellEvery = 10 * time.Second

@@ -1,0 +1,341 @@
+package torture
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/troth-tx/troth/internal/wireproxy"
+)
+
+// A fleet is the managers of one epoch, each a slot in which one process after
+// the other runs, with its own proxy to every database.
+type fleet struct {
+	world   *world
+	plan    *epochPlan
+	dir     string   // for histories and logs
+	command []string // of the child's program
+	started *atomic.Int64
+	said    func(p *process, kind, rest string)
+	failed  func(format string, args ...any)
+
+	slots []*slot
+	wg    sync.WaitGroup
+}
+
+// A slot is one manager over its lives.
+type slot struct {
+	no      int
+	history string
+	log     *os.File
+	proxies map[string]*wireproxy.Proxy
+
+	mu      sync.Mutex // guards what follows
+	current *process
+	mine    string // TROTH_FAULT of the next process
+	mined   bool   // the current process has one
+	stop    bool   // nothing is started any more
+	kills   int
+	readies []time.Duration
+}
+
+func newFleet(w *world, plan *epochPlan, dir string) (*fleet, error) {
+	f := &fleet{world: w, plan: plan, dir: dir}
+	for i := range plan.Managers {
+		s := &slot{no: i, history: filepath.Join(dir, fmt.Sprintf("history-%d.jsonl", i)), proxies: make(map[string]*wireproxy.Proxy)}
+		f.slots = append(f.slots, s)
+		var err error
+		if s.log, err = os.OpenFile(filepath.Join(dir, fmt.Sprintf("manager-%d.log", i)), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err != nil {
+			return nil, err
+		}
+		for _, d := range w.linked() {
+			protocol := wireproxy.Postgres
+			if d.engine == engineMariaDB {
+				protocol = wireproxy.MySQL
+			}
+			if s.proxies[d.name], err = wireproxy.Listen(protocol, d.server.Addr()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return f, nil
+}
+
+// start begins to run the processes.
+func (f *fleet) start() {
+	for _, s := range f.slots {
+		f.wg.Go(func() { f.supervise(s) })
+	}
+}
+
+// supervise runs one process after the other until the slot is stopped.
+func (f *fleet) supervise(s *slot) {
+	for {
+		p, err := f.startIn(s)
+		if err != nil {
+			f.failed("harness: %v", err)
+			return
+		}
+		if p == nil {
+			return
+		}
+		<-p.ended
+		killed, err := p.fate()
+		s.mu.Lock()
+		if killed {
+			s.kills++
+		}
+		if p.readyIn > 0 {
+			s.readies = append(s.readies, p.readyIn)
+		}
+		stopped := s.stop
+		s.mu.Unlock()
+		switch {
+		case err != nil:
+			f.failed("crash: %v; see %s", err, s.log.Name())
+			return
+		case !killed && !stopped:
+			f.failed("crash: process %d of manager %d ended by itself; see %s", p.number, s.no, s.log.Name())
+			return
+		}
+	}
+}
+
+func (f *fleet) startIn(s *slot) (*process, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stop {
+		return nil, nil //nolint:nilnil // no process is wanted
+	}
+	var env []string
+	if s.mined = s.mine != ""; s.mined {
+		env = append(env, "TROTH_FAULT="+s.mine)
+		s.mine = ""
+	}
+	number := int(f.started.Add(1))
+	var err error
+	s.current, err = startProcess(f.command, env, s.log, f.childConfig(s, number), s.no, number, f.said)
+	return s.current, err
+}
+
+// childConfig draws what differs between one process and the next.
+func (f *fleet) childConfig(s *slot, number int) childConfig {
+	rng := seeded(f.plan.Run, f.plan.Epoch, 1<<8|uint64(number)&0xff)
+	cfg := childConfig{
+		Process: number * 100, Clients: f.plan.Clients, Seed: rng.Uint64(),
+		History: s.history, Accounts: f.plan.Accounts, Keys: f.plan.keys(), Value: int64(number) * valuesEach,
+		Grace:        []time.Duration{-1, 100 * time.Millisecond, time.Second}[rng.IntN(3)],
+		RecoverEvery: []time.Duration{100 * time.Millisecond, time.Second}[rng.IntN(2)],
+		Keep:         f.plan.Keep, Timeout: 4 * time.Second, AckTimeout: time.Second, LifeMax: lifeMax,
+	}
+	for _, d := range f.world.databases {
+		one := childDatabase{Name: d.name, DSN: s.through(d)}
+		switch d.engine {
+		case enginePostgres:
+			one.Flavour = []flavour{flavourPgx, flavourPq, flavourPgxtx}[rng.IntN(3)]
+		case engineMariaDB:
+			one.Flavour = flavourMySQL
+			if rng.IntN(2) == 0 {
+				one.Flavour = flavourMulti
+				one.DSN += "?multiStatements=true"
+			}
+		case engineSQLite:
+			one.Flavour = flavourSQLite
+		}
+		cfg.Databases = append(cfg.Databases, one)
+	}
+	switch f.plan.Register {
+	case "sql":
+		cfg.Register = "pgx=" + s.through(f.world.register)
+	case "file":
+		cfg.Register = "file:" + filepath.Join(f.world.dir, "log")
+	default:
+		cfg.Register = "home"
+	}
+	return cfg
+}
+
+// lifeMax is the managers' Config.LifeMax. Records that a dead process left stay
+// longer than any epoch, so that its outcomes can be asked for.
+const lifeMax = 3 * time.Minute
+
+// keys are the lists of this epoch.
+func (e *epochPlan) keys() keyRange { return keyRange{First: 1000 * (e.Epoch + 1), Count: 40} }
+
+// through is the address of a database as this manager sees it.
+func (s *slot) through(d *database) string {
+	if p := s.proxies[d.name]; p != nil {
+		return strings.Replace(d.dsn, d.server.Addr(), p.Addr(), 1)
+	}
+	return d.dsn
+}
+
+func (s *slot) process() *process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current
+}
+
+// kill ends the slot's process; the next one gets the mine, if there is one.
+func (s *slot) kill(mine string) {
+	s.mu.Lock()
+	p := s.current
+	if mine != "" {
+		s.mine = mine
+	}
+	s.mu.Unlock()
+	if p != nil {
+		p.signal(syscall.SIGKILL)
+	}
+}
+
+// up lists the processes that can be asked something.
+func (f *fleet) up() []*process {
+	var out []*process
+	for _, s := range f.slots {
+		if p := s.process(); p.up() {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// clear takes away all faults that last: frozen processes go on, mined ones are
+// replaced, and the network is whole.
+func (f *fleet) clear() {
+	for _, s := range f.slots {
+		for _, p := range s.proxies {
+			p.Blackhole(false)
+		}
+		s.mu.Lock()
+		s.mine = ""
+		p, mined := s.current, s.mined
+		s.mu.Unlock()
+		if p == nil {
+			continue
+		}
+		p.signal(syscall.SIGCONT)
+		if mined {
+			s.kill("")
+		}
+	}
+}
+
+// awaitReady waits until every slot's process has opened its Manager.
+func (f *fleet) awaitReady(ctx context.Context) error {
+	for _, s := range f.slots {
+		for {
+			p := s.process()
+			if p != nil {
+				select {
+				case <-p.ready:
+				case <-p.ended:
+				case <-ctx.Done():
+					return fmt.Errorf("manager %d is not ready: %w", s.no, context.Cause(ctx))
+				}
+			}
+			if p.up() {
+				break
+			}
+			select {
+			case <-time.After(5 * time.Millisecond): // the next process is about to start
+			case <-ctx.Done():
+				return fmt.Errorf("manager %d is not ready: %w", s.no, context.Cause(ctx))
+			}
+		}
+	}
+	return nil
+}
+
+// pause has the load of all processes end, and reports who did not.
+func (f *fleet) pause(within time.Duration) error {
+	var wg sync.WaitGroup
+	var hung atomic.Int64
+	for _, s := range f.slots {
+		wg.Go(func() {
+			if p := s.process(); !p.pause(within) {
+				hung.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if n := hung.Load(); n > 0 {
+		return fmt.Errorf("%d of %d managers still had a transaction under way after %v", n, len(f.slots), within)
+	}
+	return nil
+}
+
+func (f *fleet) resume() {
+	for _, s := range f.slots {
+		s.process().tell("resume")
+	}
+}
+
+// close ends the processes in the orderly way.
+func (f *fleet) close() error {
+	var wg sync.WaitGroup
+	errs := make([]error, len(f.slots))
+	for i, s := range f.slots {
+		s.mu.Lock()
+		s.stop = true
+		p := s.current
+		s.mu.Unlock()
+		if p == nil {
+			continue
+		}
+		wg.Go(func() {
+			said, err := p.ask("close", closeTime+10*time.Second)
+			if err == nil && said != "<nil>" {
+				err = fmt.Errorf("Manager.Close: %s", said)
+			}
+			if err != nil {
+				errs[i] = fmt.Errorf("manager %d: %w", s.no, err)
+				p.signal(syscall.SIGKILL)
+			}
+			<-p.ended
+		})
+	}
+	wg.Wait()
+	f.wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// abandon kills everything, and gives up what the fleet holds. It may come after
+// close.
+func (f *fleet) abandon() {
+	for _, s := range f.slots {
+		s.mu.Lock()
+		s.stop = true
+		s.mu.Unlock()
+		s.kill("")
+	}
+	f.wg.Wait()
+	for _, s := range f.slots {
+		for _, p := range s.proxies {
+			p.Close()
+		}
+		_ = s.log.Close() // only appended to by processes that are gone
+	}
+}
+
+// kills counts the processes that ended by SIGKILL.
+func (f *fleet) kills() int {
+	n := 0
+	for _, s := range f.slots {
+		s.mu.Lock()
+		n += s.kills
+		s.mu.Unlock()
+	}
+	return n
+}

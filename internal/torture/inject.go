@@ -1,0 +1,170 @@
+package torture
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/troth-tx/troth/internal/wireproxy"
+)
+
+// actionNames are what a rule may do with a statement. "hold" is two: before the
+// server gets it, and after it answered.
+var actionNames = []string{"cut-before", "cut-after", "hold-before", "hold-after", "reset", "strand-before", "strand-after", "delay"}
+
+var actions = map[string]wireproxy.Action{
+	"cut-before": wireproxy.CutBefore, "cut-after": wireproxy.CutAfter,
+	"hold-before": wireproxy.HoldBefore, "hold-after": wireproxy.HoldAfter,
+	"reset":         wireproxy.Reset,
+	"strand-before": wireproxy.StrandBefore, "strand-after": wireproxy.StrandAfter,
+	"delay": wireproxy.Delay,
+}
+
+// tally counts the faults that really happened.
+type tally struct {
+	freezes, serverKills, statements, cuts, blackholes, sessions atomic.Int64
+}
+
+// An injector carries out the schedule of an epoch.
+type injector struct {
+	world  *world
+	fleet  *fleet
+	tally  *tally
+	health *health
+	failed func(format string, args ...any)
+
+	wg      sync.WaitGroup
+	servers map[string]*sync.Mutex // one kill of a server at a time
+}
+
+func newInjector(w *world, f *fleet, t *tally, h *health, failed func(string, ...any)) *injector {
+	in := &injector{world: w, fleet: f, tally: t, health: h, failed: failed, servers: make(map[string]*sync.Mutex)}
+	for _, d := range w.databases {
+		in.servers[d.name] = new(sync.Mutex)
+	}
+	return in
+}
+
+// run carries out the schedule, and returns when the last fault has ended.
+func (in *injector) run(ctx context.Context, faults []fault, length time.Duration) {
+	begun := time.Now()
+	ctx, cancel := context.WithDeadline(ctx, begun.Add(length)) // also ends what lasts
+	defer cancel()
+	for _, f := range faults {
+		if !sleepUntil(ctx, begun.Add(f.At)) {
+			break
+		}
+		in.wg.Go(func() { in.carryOut(ctx, f) })
+	}
+	sleepUntil(ctx, begun.Add(length))
+	in.wg.Wait()
+}
+
+func sleepUntil(ctx context.Context, t time.Time) bool { return sleep(ctx, time.Until(t)) }
+
+// sleep reports false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (in *injector) carryOut(ctx context.Context, f fault) {
+	s := in.fleet.slots[f.Manager]
+	switch f.Kind {
+	case faultKill:
+		s.kill("")
+	case faultMine:
+		s.kill(mine(f))
+	case faultFreeze:
+		in.freeze(ctx, s, f.For)
+	case faultServer:
+		in.killServer(ctx, f)
+	case faultStatement:
+		in.statement(ctx, s, f)
+	case faultCutAll:
+		if p := s.proxies[f.DB]; p != nil {
+			in.tally.cuts.Add(int64(p.Stats().Open))
+			p.CutAll()
+		}
+	case faultBlackhole:
+		if p := s.proxies[f.DB]; p != nil {
+			in.tally.blackholes.Add(1)
+			p.Blackhole(true)
+			sleep(ctx, f.For)
+			p.Blackhole(false)
+		}
+	case faultSession:
+		if err := in.world.find(f.DB).endSessions(ctx, f.Nth); err == nil { // a server that is down has none
+			in.tally.sessions.Add(1)
+		}
+	}
+}
+
+func (in *injector) freeze(ctx context.Context, s *slot, d time.Duration) {
+	p := s.process()
+	if p == nil {
+		return
+	}
+	in.tally.freezes.Add(1)
+	p.signal(syscall.SIGSTOP)
+	sleep(ctx, d)
+	p.signal(syscall.SIGCONT)
+}
+
+func (in *injector) killServer(ctx context.Context, f fault) {
+	lock := in.servers[f.DB]
+	if !lock.TryLock() {
+		return // it is down already
+	}
+	defer lock.Unlock()
+	d := in.world.find(f.DB)
+	in.health.down(d.name)
+	defer in.health.up(d.name)
+	if err := d.server.Kill(); err != nil {
+		in.failed("harness: kill %s: %v", d.name, err)
+		return
+	}
+	in.tally.serverKills.Add(1)
+	sleep(ctx, f.For)
+	rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), restartTime)
+	defer cancel()
+	if err := d.server.Restart(rctx); err != nil {
+		in.failed("harness: restart %s: %v", d.name, err)
+	}
+}
+
+// restartTime is how long a database server may need to recover from a crash.
+const restartTime = time.Minute
+
+// statement arms a rule, and disarms it in the end.
+func (in *injector) statement(ctx context.Context, s *slot, f fault) {
+	p := s.proxies[f.DB]
+	if p == nil {
+		return
+	}
+	armed := p.Add(wireproxy.Rule{Match: f.Match, Nth: f.Nth, Action: actions[f.Action], Delay: f.For})
+	defer armed.Release()
+	defer armed.Remove()
+	select {
+	case <-armed.Done():
+		in.tally.statements.Add(1)
+		sleep(ctx, f.For)
+	case <-time.After(ruleTime):
+	case <-ctx.Done():
+	}
+}
+
+// ruleTime is how long a rule waits for its statement.
+const ruleTime = 3 * time.Second
+
+// mine is the environment's way to say where a process kills itself.
+func mine(f fault) string { return fmt.Sprintf("%s:%d:kill", f.Point, f.Nth) }

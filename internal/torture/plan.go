@@ -1,0 +1,183 @@
+package torture
+
+import (
+	"cmp"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// A faultKind is a way to break things.
+type faultKind string
+
+const (
+	faultKill      faultKind = "kill"      // SIGKILL of a manager, which is started again
+	faultMine      faultKind = "mine"      // the same, and the next one kills itself at a named point
+	faultFreeze    faultKind = "freeze"    // SIGSTOP of a manager, later SIGCONT
+	faultServer    faultKind = "server"    // SIGKILL of a database server, and its restart
+	faultStatement faultKind = "statement" // a rule of the wire proxy
+	faultCutAll    faultKind = "cut-all"   // every connection of a manager to a database
+	faultBlackhole faultKind = "blackhole" // nothing passes between a manager and a database
+	faultSession   faultKind = "session"   // an administrator ends sessions
+)
+
+// faultKinds are all of them, with the mean pause between two faults of the kind
+// while it is on.
+var faultKinds = []struct {
+	kind  faultKind
+	pause time.Duration
+}{
+	{faultKill, 300 * time.Millisecond},
+	{faultMine, 500 * time.Millisecond},
+	{faultFreeze, 3 * time.Second},
+	{faultServer, 8 * time.Second},
+	{faultStatement, 250 * time.Millisecond},
+	{faultCutAll, 1500 * time.Millisecond},
+	{faultBlackhole, 4 * time.Second},
+	{faultSession, 700 * time.Millisecond},
+}
+
+// A fault is one entry of a schedule. It is stored with a failing run, so its
+// fields are named for people.
+type fault struct {
+	At      time.Duration
+	Kind    faultKind
+	Manager int           `json:",omitempty"`
+	DB      string        `json:",omitempty"`
+	For     time.Duration `json:",omitempty"`
+
+	Point string `json:",omitempty"` // of a mine
+	Nth   int    `json:",omitempty"` // of a mine, or of a statement
+
+	Match  string `json:",omitempty"` // of a statement
+	Action string `json:",omitempty"`
+}
+
+// An epochPlan is everything about an epoch that is decided before it.
+type epochPlan struct {
+	Run       uint64 // the run's seed
+	Epoch     int
+	Register  string // "home", "sql" or "file"
+	Databases []string
+	Managers  int
+	Clients   int // of each manager
+	Accounts  int
+	Length    time.Duration // of the time under faults
+	Keep      time.Duration // Config.KeepDecisions
+	Kinds     []faultKind
+	Faults    []fault
+}
+
+// points are the named places in troth's code where a process may kill itself.
+var points = []string{
+	"acks.complete", "ask.answered", "commit.answered", "commit.before", "decide.after", "decide.before",
+	"forget.after", "forget.before", "poll.answered", "prepare.answered", "prepare.before",
+	"recover.after-decide", "recover.after-finish", "recover.before-decide", "recover.before-finish", "recover.listed",
+	"report.before", "rollback.answered", "rollback.before",
+}
+
+// statements are texts to act on, by engine.
+var statements = map[engine][]string{
+	enginePostgres: {
+		"PREPARE TRANSACTION", "COMMIT PREPARED", "ROLLBACK PREPARED", "COMMIT", "ROLLBACK", "BEGIN", "troth_decision",
+		"pg_prepared_xacts", "pg_xact_status", "UPDATE account", "INSERT INTO journal", "SELECT", "",
+	},
+	engineMariaDB: {
+		"XA PREPARE", "XA COMMIT", "XA ROLLBACK", "XA END", "XA START", "XA RECOVER", "ONE PHASE", "troth_decision",
+		"troth_witness", "UPDATE account", "INSERT INTO journal", "SELECT", "KILL", "",
+	},
+}
+
+// seeded makes the generator of one purpose in one epoch.
+func seeded(run uint64, epoch int, purpose uint64) *rand.Rand {
+	return rand.New(rand.NewPCG(run, uint64(epoch)<<16|purpose))
+}
+
+// drawFaults fills in the swarm and the schedule. Every kind is on with p = 1/2;
+// kills of managers, which cost least and find most, with p = 7/8.
+func (e *epochPlan) drawFaults(mines bool) {
+	rng := seeded(e.Run, e.Epoch, 1)
+	for _, k := range faultKinds {
+		on := rng.IntN(2) == 0
+		if k.kind == faultKill {
+			on = rng.IntN(8) > 0
+		}
+		if !on || k.kind == faultMine && !mines {
+			continue
+		}
+		e.Kinds = append(e.Kinds, k.kind)
+		for at := exponential(rng, k.pause); at < e.Length; at += exponential(rng, k.pause) {
+			if f, ok := e.drawFault(rng, k.kind); ok {
+				f.At = at.Round(time.Millisecond)
+				e.Faults = append(e.Faults, f)
+			}
+		}
+	}
+	slices.SortStableFunc(e.Faults, func(a, b fault) int { return cmp.Compare(a.At, b.At) })
+}
+
+func exponential(rng *rand.Rand, mean time.Duration) time.Duration {
+	return time.Duration(rng.ExpFloat64() * float64(mean))
+}
+
+func (e *epochPlan) drawFault(rng *rand.Rand, kind faultKind) (fault, bool) {
+	f := fault{Kind: kind, Manager: rng.IntN(e.Managers)}
+	servers := e.servers()
+	if len(servers) > 0 {
+		f.DB = servers[rng.IntN(len(servers))]
+	}
+	switch kind {
+	case faultKill:
+		f.DB = ""
+	case faultMine:
+		f.DB, f.Point, f.Nth = "", points[rng.IntN(len(points))], 1+rng.IntN(40)
+	case faultFreeze:
+		f.DB, f.For = "", between(rng, 100*time.Millisecond, 8*time.Second)
+	case faultServer:
+		f.Manager, f.For = 0, between(rng, 0, 2*time.Second)
+	case faultStatement:
+		if e.Register == "sql" && rng.IntN(6) == 0 {
+			f.DB = registerName
+		}
+		texts := statements[engineOf(f.DB)]
+		f.Match, f.Nth = texts[rng.IntN(len(texts))], 1+rng.IntN(3)
+		f.Action = actionNames[rng.IntN(len(actionNames))]
+		f.For = between(rng, 20*time.Millisecond, 3*time.Second)
+	case faultBlackhole:
+		f.For = between(rng, 200*time.Millisecond, 6*time.Second)
+	case faultSession:
+		f.Manager, f.Nth = 0, 1+rng.IntN(3)
+	case faultCutAll:
+	}
+	return f, kind == faultKill || kind == faultMine || kind == faultFreeze || f.DB != ""
+}
+
+// between draws with more weight on the short.
+func between(rng *rand.Rand, low, high time.Duration) time.Duration {
+	x := rng.Float64()
+	return (low + time.Duration(x*x*float64(high-low))).Round(time.Millisecond)
+}
+
+func (e *epochPlan) servers() []string {
+	var out []string
+	for _, name := range e.Databases {
+		if engineOf(name) != engineSQLite {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// registerName is the sql register's among the links of a manager.
+const registerName = "register"
+
+// engineOf tells the engine by the name; the register is on PostgreSQL.
+func engineOf(name string) engine {
+	switch {
+	case name == "lite":
+		return engineSQLite
+	case len(name) > 2 && name[:2] == "ma":
+		return engineMariaDB
+	}
+	return enginePostgres
+}

@@ -1,0 +1,160 @@
+package torture
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// An epochSample is what is remembered of an epoch.
+type epochSample struct {
+	epoch                int
+	register             string
+	kinds                []faultKind
+	count                count
+	before, under, after float64 // transactions a second
+	settled              time.Duration
+	oldest               time.Duration
+	faulted              time.Duration
+	kills                int
+	freezes, servers     int64
+	statements, cuts     int64
+	blackholes, sessions int64
+	readies              []time.Duration
+}
+
+func (s *epochSample) note(e *epochRun, before, under, after float64, settled time.Duration) {
+	s.epoch, s.register, s.kinds = e.plan.Epoch, e.plan.Register, e.plan.Kinds
+	s.count = e.ledger.count()
+	s.before, s.under, s.after, s.settled = before, under, after, settled
+	_, s.oldest = e.health.numbers()
+	s.faulted = e.plan.Length
+	s.kills = e.fleet.kills()
+	s.freezes, s.servers = e.tally.freezes.Load(), e.tally.serverKills.Load()
+	s.statements, s.cuts = e.tally.statements.Load(), e.tally.cuts.Load()
+	s.blackholes, s.sessions = e.tally.blackholes.Load(), e.tally.sessions.Load()
+	for _, slot := range e.fleet.slots {
+		slot.mu.Lock()
+		s.readies = append(s.readies, slot.readies...)
+		slot.mu.Unlock()
+	}
+}
+
+// A report prints how a run goes and what it came to.
+type report struct {
+	mu       sync.Mutex
+	out      io.Writer
+	versions []string
+	samples  []epochSample
+}
+
+func newReport(out io.Writer) *report { return &report{out: out} }
+
+func (r *report) printf(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, _ = fmt.Fprintf(r.out, format+"\n", args...) // a screen that is gone ends no run
+}
+
+func (r *report) add(s epochSample) {
+	kinds := make([]string, len(s.kinds))
+	for i, k := range s.kinds {
+		kinds[i] = string(k)
+	}
+	r.printf("epoch %d %s [%s]: %.0f tx/s before, %.0f under faults, %.0f after; final %v after the heal; oldest in doubt %v; %d kills; Open took %v (median)",
+		s.epoch, s.register, strings.Join(kinds, " "), s.before, s.under, s.after,
+		s.settled.Round(10*time.Millisecond), s.oldest.Round(10*time.Millisecond), s.kills, median(s.readies).Round(time.Millisecond))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.samples = append(r.samples, s)
+}
+
+func median(all []time.Duration) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	all = slices.Clone(all)
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+// sum adds up all epochs. Rates are averages.
+func (r *report) sum() epochSample {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var t epochSample
+	for _, s := range r.samples {
+		t.count.ok += s.count.ok
+		t.count.pending += s.count.pending
+		t.count.rolledBack += s.count.rolledBack
+		t.count.unknown += s.count.unknown
+		t.faulted += s.faulted
+		t.kills += s.kills
+		t.freezes += s.freezes
+		t.servers += s.servers
+		t.statements += s.statements
+		t.cuts += s.cuts
+		t.blackholes += s.blackholes
+		t.sessions += s.sessions
+		t.readies = append(t.readies, s.readies...)
+		t.settled = max(t.settled, s.settled)
+		t.oldest = max(t.oldest, s.oldest)
+		n := float64(len(r.samples))
+		t.before += s.before / n
+		t.under += s.under / n
+		t.after += s.after / n
+	}
+	return t
+}
+
+// table prints the end of a run.
+func (r *report) table(took time.Duration) {
+	t := r.sum()
+	perSecond := func(n int64) string {
+		return fmt.Sprintf("%d (%.2f/s under faults)", n, float64(n)/max(t.faulted.Seconds(), 1))
+	}
+	for _, row := range [][2]string{
+		{"duration", fmt.Sprintf("%v, of which under faults %v, %d epochs", took.Round(time.Second), t.faulted, len(r.samples))},
+		{"transactions", fmt.Sprint(t.count.all())},
+		{"committed", fmt.Sprint(t.count.committed())},
+		{"  of which pending", fmt.Sprint(t.count.pending)},
+		{"rolled back", fmt.Sprint(t.count.rolledBack)},
+		{"unknown", fmt.Sprint(t.count.unknown)},
+		{"process kills", perSecond(int64(t.kills))},
+		{"server kills", perSecond(t.servers)},
+		{"freezes", perSecond(t.freezes)},
+		{"statements hit", perSecond(t.statements)},
+		{"connections cut", perSecond(t.cuts)},
+		{"black holes", perSecond(t.blackholes)},
+		{"sessions ended", perSecond(t.sessions)},
+		{"kill-and-recover cycles", perSecond(int64(t.kills) + t.statements + t.servers)},
+		{"load", fmt.Sprintf("%.0f tx/s before, %.0f (%.0f %%) under faults, %.0f (%.0f %%) after",
+			t.before, t.under, percent(t.under, t.before), t.after, percent(t.after, t.before))},
+		{"final after heal", fmt.Sprintf("%v at most", t.settled.Round(10*time.Millisecond))},
+		{"oldest in doubt", t.oldest.Round(10 * time.Millisecond).String()},
+		{"start of a manager", fmt.Sprintf("%v (median of %d)", median(t.readies).Round(time.Millisecond), len(t.readies))},
+		{"versions", strings.Join(r.versions, ", ") + ", " + runtime.Version()},
+	} {
+		r.printf("%-24s %s", row[0], row[1])
+	}
+}
+
+func percent(part, whole float64) float64 {
+	if whole == 0 {
+		return 0
+	}
+	return 100 * part / whole
+}
+
+// enough says whether the run did so much that finding nothing means something.
+func (r *report) enough(o Options) error {
+	t := r.sum()
+	if t.before < o.MinLoad || t.under < o.LoadUnder*t.before {
+		return fmt.Errorf("%w: %.0f tx/s before the faults (want %.0f), %.0f under them (want %.0f)", ErrTooLittle, t.before, o.MinLoad, t.under, o.LoadUnder*t.before)
+	}
+	return nil
+}

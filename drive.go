@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/troth-tx/troth/internal/faultpoint"
+	"github.com/troth-tx/troth/internal/mistake"
 )
 
 // decideTimeout bounds one attempt to write or ask for a decision.
@@ -270,7 +272,7 @@ func (d *driver) prepare(i int) event {
 // decide writes the commit record (R1: before any branch commits). From here on
 // nothing heeds the caller's context.
 func (d *driver) decide(home int) event {
-	if d.vote.Err() != nil {
+	if d.vote.Err() != nil && !mistake.On("late-decision") {
 		// Too late, and nobody was asked yet: the last moment to roll back (R2).
 		return event{kind: evDecided, outcome: Aborted}
 	}
@@ -278,6 +280,11 @@ func (d *driver) decide(home int) event {
 	defer cancel()
 	rec := d.record()
 	sole := len(rec.Branches) == 0
+	if mistake.On("commit-before-record") {
+		for _, b := range rec.Branches {
+			_ = d.commit(slices.IndexFunc(d.branches, func(e *enlisted) bool { return e.no == b.Branch }))
+		}
+	}
 	faultpoint.Hit("decide.before")
 	if sole {
 		faultpoint.Hit("one.before-commit")
@@ -295,6 +302,9 @@ func (d *driver) decide(home int) event {
 		d.cause(home, "decide", err)
 		if home == noBranch {
 			outcome = Undecided // R3, whatever came with the error
+			if mistake.On("register-error-is-abort") {
+				outcome = Aborted
+			}
 		}
 	}
 	if sole {
@@ -384,6 +394,9 @@ func (d *driver) commit(i int) event {
 	defer cancel()
 	start := time.Now()
 	err := d.branches[i].branch.Commit(ctx)
+	if err != nil && mistake.On("failed-commit-rolls-back") {
+		err = d.finishBranch(ctx, i, Aborted, err)
+	}
 	if err != nil {
 		err = d.finishBranch(ctx, i, Committed, err)
 	}
@@ -604,6 +617,9 @@ func (d *driver) detached(timeout time.Duration, op string) (context.Context, co
 }
 
 func (d *driver) detachedUntil(t time.Time, op string) (context.Context, context.CancelFunc) {
+	if mistake.On("context-cancels-decision") && d.vote != nil {
+		return context.WithDeadlineCause(d.vote, t, &timeoutError{op})
+	}
 	return context.WithDeadlineCause(context.Background(), t, &timeoutError{op})
 }
 

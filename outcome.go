@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/troth-tx/troth/internal/mistake"
 )
 
 // Outcome tells how a transaction ended, as far as is recorded: it changes
@@ -62,6 +64,9 @@ func (m *Manager) locate(ctx context.Context, id GID) (Outcome, Place, error) {
 	}
 	if len(errs) > 0 {
 		return Undecided, Place{}, errors.Join(errs...)
+	}
+	if mistake.On("forgotten-is-aborted") {
+		return Aborted, Place{}, nil
 	}
 	return Undecided, Place{}, fmt.Errorf("%s: %w", id, ErrNoRecord)
 }

@@ -3,6 +3,8 @@ package troth
 import (
 	"fmt"
 	"strconv"
+
+	"github.com/troth-tx/troth/internal/mistake"
 )
 
 // txState is the transaction manager's view of one global transaction.
@@ -197,6 +199,9 @@ func (m *machine) stepPolled(ev event, effects []effect) []effect {
 		m.homeless = true
 		return m.stepAbort(effects)
 	}
+	if mistake.On("last-resource-first") {
+		return m.stepDeciding(effects)
+	}
 	m.state = statePreparing
 	for i, b := range m.branches {
 		if b.wrote && i != m.home {
@@ -237,6 +242,10 @@ func (m *machine) chooseHome(unable int) bool {
 }
 
 func (m *machine) stepVoted(ev event, effects []effect) []effect {
+	if mistake.On("unanswered-vote-is-yes") && ev.vote == VoteUnknown ||
+		mistake.On("last-vote-unread") && m.waiting == 1 {
+		ev.vote = VoteCommit
+	}
 	m.branches[ev.branch].vote = ev.vote
 	m.failed = m.failed || ev.vote != VoteCommit // an unknown vote is no vote
 	if m.waiting--; m.waiting > 0 {
@@ -254,6 +263,12 @@ func (m *machine) stepDeciding(effects []effect) []effect {
 }
 
 func (m *machine) stepDecided(ev event, effects []effect) []effect {
+	if mistake.On("lost-decision-is-abort") && ev.outcome == Undecided {
+		ev.outcome = Aborted
+	}
+	if mistake.On("lost-decision-is-commit") && ev.outcome == Undecided {
+		ev.outcome = Committed
+	}
 	switch ev.outcome {
 	case Committed:
 		if m.home != noBranch {
@@ -331,7 +346,7 @@ func (m *machine) stepDone(effects []effect) []effect {
 		return append(effects, effect{kind: efReport})
 	}
 	for _, b := range m.branches {
-		if b.wrote && !b.ended {
+		if b.wrote && !b.ended && !mistake.On("forget-unacknowledged") {
 			return effects
 		}
 	}

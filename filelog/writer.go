@@ -6,6 +6,7 @@ import (
 
 	"github.com/troth-tx/troth"
 	"github.com/troth-tx/troth/internal/faultpoint"
+	"github.com/troth-tx/troth/internal/mistake"
 )
 
 const (
@@ -264,7 +265,7 @@ func (l *Log) append(g *group, oldest uint32) (first uint32, err error) {
 			return 0, err
 		}
 	}
-	if first = oldest; first == 0 {
+	if first = oldest; first == 0 || mistake.On("log-drops-live-segment") {
 		first = l.seg.number
 	}
 	g.buf = finishFrame(g.buf, l.seg.seed(), l.sequence+1, first)
@@ -305,7 +306,9 @@ func (l *Log) writeFrame(b []byte) error {
 		return err
 	}
 	faultpoint.Hit("log.before-sync")
-	if err := l.seg.file.Sync(); err != nil {
+	if mistake.On("log-not-synced") {
+		// It is written, after all.
+	} else if err := l.seg.file.Sync(); err != nil && !mistake.On("log-sync-error-ignored") {
 		return err
 	}
 	faultpoint.Hit("log.after-sync")

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/internal/mistake"
 	"github.com/troth-tx/troth/internal/pinned"
 )
 
@@ -149,6 +150,9 @@ func (b *branch) Wrote(context.Context) (bool, error) {
 	if err := b.session.Failed(); err != nil {
 		return true, b.r.branchError("work", b.xid, err)
 	}
+	if mistake.On("lock-is-no-work") {
+		return b.session.Wrote() == pinned.ChangeYes, nil
+	}
 	return b.session.Started() && b.session.Wrote() != pinned.ChangeNo, nil
 }
 
@@ -160,7 +164,11 @@ func (b *branch) Prepare(ctx context.Context, xid troth.XID) (troth.Vote, error)
 		return b.refuse(ctx, "prepare", err)
 	}
 	b.stage = stageVoting
-	err := b.run(ctx, b.witness(), xaEnd(b.xid), xaPrepare(b.xid))
+	statements := []string{b.witness(), xaEnd(b.xid), xaPrepare(b.xid)}
+	if mistake.On("no-witness") {
+		statements = statements[1:]
+	}
+	err := b.run(ctx, statements...)
 	if err == nil {
 		b.stage = stagePrepared
 		return troth.VoteCommit, nil
@@ -310,6 +318,10 @@ func (b *branch) CommitDeciding(ctx context.Context, d troth.Decision) (troth.Ou
 		record := b.witness()
 		if b.o.cfg.NeedDecisions {
 			record = b.o.table.InsertSQL(d)
+		}
+		if mistake.On("record-error-ignored") {
+			_ = b.run(ctx, record)
+			record = "DO 0"
 		}
 		err = b.run(ctx, record, xaEnd(b.xid), xaOnePhase(b.xid))
 		if err == nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/troth-tx/troth"
 	"github.com/troth-tx/troth/internal/faultpoint"
+	"github.com/troth-tx/troth/internal/mistake"
 )
 
 // Times of ending somebody else's branch.
@@ -104,6 +105,11 @@ func (f *finisher) findName(ctx context.Context) error {
 // commit ends a branch whose transaction is committed. Only the witness row is a
 // proof; neither an acknowledgement nor "unknown XID" is one (R8).
 func (f *finisher) commit(ctx context.Context) error {
+	if mistake.On("unknown-xid-is-done") {
+		if _, err := f.conn.ExecContext(ctx, xaCommit(f.xid)); err == nil || isCode(err, codeUnknownXID) {
+			return nil
+		}
+	}
 	if f.lost {
 		if err := f.awaitHolder(ctx); err != nil {
 			return err
@@ -231,7 +237,7 @@ func (f *finisher) heuristic(decision troth.Outcome, words string) error {
 // lost one is told to end at once; another process may be just ending the branch,
 // so it is given a moment.
 func (f *finisher) awaitHolder(ctx context.Context) error {
-	if !f.held {
+	if !f.held || mistake.On("held-session-left") {
 		return nil
 	}
 	if !f.lost {

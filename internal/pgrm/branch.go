@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/internal/mistake"
 	"github.com/troth-tx/troth/internal/pinned"
 )
 
@@ -149,6 +150,9 @@ func (b *Branch) Wrote(ctx context.Context) (bool, error) {
 			wrote = true
 			return nil
 		}
+		if mistake.On("hidden-writer-is-reader") {
+			return nil
+		}
 		a, err := l.Round(ctx, xidSQL)
 		b.xact, b.asked = a.first(), err == nil
 		wrote = b.xact != ""
@@ -169,7 +173,11 @@ func (b *Branch) queued() bool {
 // driver shows it: PREPARE and COMMIT outside a transaction, or in a failed one,
 // are no errors for the server.
 func inTransaction(l Line) error {
-	switch l.Status() {
+	status := l.Status()
+	if mistake.On("prepare-tag-ignored") {
+		status = 'T'
+	}
+	switch status {
 	case 'I':
 		return errNoTrans
 	case 'E':
@@ -253,6 +261,9 @@ func (b *Branch) sendPrepare(ctx context.Context) (a Answer, proof bool, err err
 		}
 		if b.xact == "" {
 			b.xact = a.first()
+		}
+		if mistake.On("prepare-tag-ignored") && err == nil {
+			a.Tag = "PREPARE TRANSACTION"
 		}
 		proof = a.Tag == "PREPARE TRANSACTION"
 		if !l.Tags() && err == nil {
@@ -374,6 +385,12 @@ func (b *Branch) CommitDeciding(ctx context.Context, d troth.Decision) (troth.Ou
 		return troth.Undecided, b.fail("decide", fmt.Errorf("COMMIT: %w (tag %q)", errNoTag, a.Tag))
 	case b.phase == phaseWork, errors.As(err, &count), refused(err):
 		return b.abort(ctx, err)
+	}
+	if mistake.On("lost-commit-is-committed") {
+		return troth.Committed, nil
+	}
+	if mistake.On("lost-commit-is-aborted") {
+		return troth.Aborted, b.fail("decide", err)
 	}
 	return troth.Undecided, b.fail("decide", err) // R3
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/troth-tx/troth/internal/mistake"
 	"github.com/troth-tx/troth/internal/sqltext"
 )
 
@@ -128,6 +129,9 @@ func (s *Session) Started() bool { return s.started.Load() }
 func (s *Session) Failed() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if mistake.On("statement-error-ignored") || mistake.On("prepare-tag-ignored") {
+		return nil
+	}
 	return s.failed
 }
 
@@ -408,6 +412,9 @@ func (s *Session) fail(at int64, err error) {
 func (s *Session) undone(sequence int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if mistake.On("savepoint-forgets-all") {
+		sequence = -1
+	}
 	if !s.final && s.failed != nil && s.failedAt > sequence {
 		s.failed = nil
 	}

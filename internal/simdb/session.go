@@ -107,6 +107,19 @@ func (s *Session) Expire() {
 	}
 }
 
+// Cancel ends the wait of the session as a request of the client to cancel the
+// statement does. It does nothing to a session that does not wait.
+func (s *Session) Cancel() {
+	if !s.blocked() {
+		return
+	}
+	if s.srv.kind == MariaDB {
+		s.wait.doom = &Error{Code: "1317", State: "70100", Message: "Query execution was interrupted"}
+		return
+	}
+	s.wait.doom = &Error{Code: "57014", Message: "canceling statement due to user request"}
+}
+
 // Close ends the session: the client did, or the server noticed that it is gone.
 // The open transaction is rolled back.
 func (s *Session) Close() {

@@ -1,0 +1,169 @@
+package simdb
+
+import (
+	"slices"
+	"strings"
+)
+
+// Locks of InnoDB, as far as statements that name keys meet them:
+//
+//	record   shared or exclusive, of a key that is there
+//	gap      between two keys that are there: keeps others from inserting. Taken by
+//	         whoever locks a key that is missing, from REPEATABLE READ on
+//	insert   waits shared for a record of its key, then exclusive for the gap: so of
+//	         several that wait for one insertion which is rolled back, all get the
+//	         shared lock, and all but one a deadlock
+//
+// A gap is kept aside, and becomes a shared lock on the missing key when somebody
+// wants to insert that.
+type gap struct {
+	tx       *txn
+	table    *table
+	from, to string // keys of the neighbours, exclusive; to is "" if there is none
+}
+
+func (g *gap) covers(r *row) bool {
+	return g.table == r.table && r.key > g.from && (g.to == "" || r.key < g.to)
+}
+
+// there reports whether a record is there, if only as a change that may be taken
+// back.
+func (r *row) there() bool { return r.was != nil || r.dirty != nil }
+
+// wanted is c.lock for a session that may be unwilling to wait.
+func (m *maria) wanted(c *call, r *row, mode lockMode) error {
+	err := c.lock(r, mode)
+	if err == errBlocked && c.s.maria.lockWait == 1 { //nolint:errorlint // never wrapped
+		c.s.stopWaiting()
+		return m.timedOut()
+	}
+	return err
+}
+
+// claim waits until nobody else has the key, and nobody keeps its gap.
+func (m *maria) claim(c *call, r *row) (bool, error) {
+	tx := c.s.tx
+	if r.dirty == tx && tx.holds(r, lockExclusive) {
+		return r.now != nil, nil
+	}
+	m.fence(tx, r)
+	if r.there() || len(r.queue) > 0 || len(r.locks) > 0 {
+		if err := m.wanted(c, r, lockShared); err != nil {
+			return false, err
+		}
+		if r.visible(tx, 0) != nil {
+			return true, nil
+		}
+	}
+	return false, m.wanted(c, r, lockExclusive)
+}
+
+// lockRow locks a record, or the gap where it is missing.
+func (m *maria) lockRow(c *call, r *row) error { return m.lockIn(c, r, lockExclusive) }
+
+func (m *maria) lockIn(c *call, r *row, mode lockMode) error {
+	if r.there() || c.s.wait != nil {
+		return m.wanted(c, r, mode)
+	}
+	if c.s.tx.isolated {
+		m.keepGap(c.s.tx, r)
+	}
+	r.tidy()
+	return nil
+}
+
+// keepGap locks the gap around a missing key.
+func (m *maria) keepGap(tx *txn, r *row) {
+	g := gap{tx: tx, table: r.table}
+	for _, x := range r.table.sorted {
+		switch {
+		case !x.there():
+		case x.key < r.key:
+			g.from = x.key
+		case x.key > r.key && g.to == "":
+			g.to = x.key
+		}
+	}
+	if !slices.Contains(m.gaps, g) {
+		m.gaps = append(m.gaps, g)
+	}
+}
+
+// fence turns the gaps of others around a key that tx wants to insert into locks of
+// the key.
+func (m *maria) fence(tx *txn, r *row) {
+	if len(m.gaps) == 0 || r.there() {
+		return
+	}
+	m.gaps = slices.DeleteFunc(m.gaps, func(g gap) bool { return g.tx.ended })
+	for i := range m.gaps {
+		if g := &m.gaps[i]; g.tx != tx && g.covers(r) && !g.tx.holds(r, lockShared) {
+			r.grant(g.tx, lockShared)
+		}
+	}
+}
+
+func (m *maria) dropGaps(tx *txn) {
+	m.gaps = slices.DeleteFunc(m.gaps, func(g gap) bool { return g.tx == tx })
+}
+
+// freeShared is what XA PREPARE does to locks that are not exclusive.
+func (m *maria) freeShared(tx *txn) {
+	m.dropGaps(tx)
+	for _, r := range slices.Clone(tx.locked) {
+		if !tx.holds(r, lockExclusive) {
+			m.free(tx, r)
+		}
+	}
+}
+
+// free gives up one lock.
+func (m *maria) free(tx *txn, r *row) {
+	tx.locked = slices.DeleteFunc(tx.locked, func(x *row) bool { return x == r })
+	r.free(tx)
+}
+
+// victim is the transaction with the least to undo and the fewest lock structures,
+// of equals the one that closed the cycle.
+func (m *maria) victim(cycle []*txn) *txn {
+	victim := cycle[0]
+	for _, tx := range cycle[1:] {
+		if tx.weight() < victim.weight() {
+			victim = tx
+		}
+	}
+	return victim
+}
+
+// weight counts as InnoDB does: a lock of a table, the records of a table that are
+// locked in one mode, and each lock that is waited for are one structure. The lock
+// of a record that the transaction inserted is none until somebody asks for it.
+func (tx *txn) weight() int {
+	type structure struct {
+		table *table
+		mode  lockMode
+	}
+	seen := map[structure]bool{}
+	for _, r := range tx.locked {
+		seen[structure{table: r.table}] = true
+		mode := lockShared
+		if tx.holds(r, lockExclusive) {
+			mode = lockExclusive
+		}
+		if r.was == nil && r.dirty == tx && len(r.queue) == 0 {
+			continue
+		}
+		seen[structure{r.table, mode}] = true
+	}
+	n := len(tx.undo) + len(seen)
+	if s := tx.session; s != nil && s.wait != nil {
+		n++
+		if w := s.wait.row; !seen[structure{table: w.table}] {
+			n++
+		}
+	}
+	return n
+}
+
+// likeName compares names as MariaDB does.
+func likeName(a, b string) bool { return strings.EqualFold(a, b) }

@@ -121,6 +121,7 @@ func rollBack(state Answer) Answer {
 		return presumed
 	case Aborted:
 		return Aborted
+	case Committed:
 	}
 	return ""
 }

@@ -226,6 +226,9 @@ func (srv *Server) Prepared() []string {
 	return list
 }
 
+// Sessions lists the sessions that are alive, oldest first.
+func (srv *Server) Sessions() []*Session { return slices.Clone(srv.sessions) }
+
 // Session finds a session that is alive by its ID, nil if there is none.
 func (srv *Server) Session(id uint64) *Session {
 	for _, s := range srv.sessions {

@@ -15,7 +15,8 @@ import (
 type forgetter struct {
 	mgr *Manager
 
-	flushing sync.Mutex // held while a batch is forgotten; taken before mu
+	work     chan struct{} // something was added. Capacity 1
+	flushing sync.Mutex    // held while a batch is forgotten; taken before mu
 
 	mu    sync.Mutex
 	queue map[Place][]forgettable     // records, by register, in the order of time
@@ -51,14 +52,35 @@ func (f *forgetter) add(p Place, gid GID, leaves []Forgetter) {
 		f.queue = make(map[Place][]forgettable)
 		f.left = make(map[Forgetter][]forgettable)
 	}
+	select {
+	case f.work <- struct{}{}:
+	default:
+	}
 	if len(f.queue[p]) < forgetMax {
 		f.queue[p] = append(f.queue[p], forgettable{gid: gid, at: time.Now(), leaves: leaves})
 	}
 }
 
 func (f *forgetter) run() {
-	for f.mgr.pause(forgetEvery) {
+	for f.awaitWork() && f.mgr.pause(forgetEvery) {
 		f.flush(f.mgr.life)
+	}
+}
+
+// awaitWork waits until there is something to forget. It reports false if the
+// Manager ends meanwhile.
+func (f *forgetter) awaitWork() bool {
+	f.mu.Lock()
+	idle := len(f.queue) == 0 && len(f.left) == 0
+	f.mu.Unlock()
+	if !idle {
+		return true
+	}
+	select {
+	case <-f.work:
+		return true
+	case <-f.mgr.life.Done():
+		return false
 	}
 }
 

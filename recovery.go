@@ -2,15 +2,16 @@ package troth
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/troth-tx/troth/internal/faultpoint"
+	"github.com/troth-tx/troth/internal/mistake"
 )
 
 // Recovery finds branches that were prepared and never told how their transaction
@@ -76,10 +77,13 @@ func (m *Manager) recoverPass(ctx context.Context) (int, error) {
 }
 
 // recoverLoop runs a pass every RecoverEvery, and soon when nudged.
-func (m *Manager) recoverLoop() {
+func (m *Manager) recoverLoop(dice *rand.Rand) {
 	var warned string // what was last complained of: an outage is told once
-	for m.pauseOr(m.wake, m.cfg.RecoverEvery) {
+	for m.pauseOr(m.wake, spread(dice, m.cfg.RecoverEvery)) {
 		_, err := m.recoverPass(m.life)
+		if mistake.On("one-pass") {
+			return
+		}
 		switch {
 		case err == nil || m.life.Err() != nil:
 			warned = ""
@@ -90,10 +94,15 @@ func (m *Manager) recoverLoop() {
 	}
 }
 
-// pauseOr waits for about a period, or less if woken. It reports false if the
-// Manager ends meanwhile.
-func (m *Manager) pauseOr(wake <-chan struct{}, period time.Duration) bool {
-	timer := time.NewTimer(m.spread(period))
+// spread keeps the processes of a cluster apart: 80 to 120 % of the period.
+func spread(dice *rand.Rand, period time.Duration) time.Duration {
+	return time.Duration(float64(period) * (0.8 + 0.4*dice.Float64()))
+}
+
+// pauseOr waits for a while, or less if woken. It reports false if the Manager
+// ends meanwhile.
+func (m *Manager) pauseOr(wake <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-m.life.Done():
@@ -103,14 +112,6 @@ func (m *Manager) pauseOr(wake <-chan struct{}, period time.Duration) bool {
 	case <-timer.C:
 		return true
 	}
-}
-
-// spread keeps the processes of a cluster apart: 80 to 120 % of the period.
-func (m *Manager) spread(period time.Duration) time.Duration {
-	var b [2]byte
-	m.random(b[:])
-	part := float64(binary.BigEndian.Uint16(b[:])) / math.MaxUint16
-	return time.Duration(float64(period) * (0.8 + 0.4*part))
 }
 
 // nudge asks for a recovery pass soon.
@@ -215,7 +216,11 @@ func (p *pass) list(ctx context.Context, r Resource) ([]Prepared, error) {
 	}
 	ours := all[:0]
 	for _, b := range all {
-		if b.Ours && b.XID.GID.Domain() == p.mgr.cfg.Domain && !p.mgr.drives(b.XID.GID) {
+		domain := b.XID.GID.Domain()
+		if mistake.On("domain-prefix") && strings.HasPrefix(domain, p.mgr.cfg.Domain) {
+			domain = p.mgr.cfg.Domain
+		}
+		if b.Ours && domain == p.mgr.cfg.Domain && !p.mgr.drives(b.XID.GID) {
 			ours = append(ours, b)
 		}
 	}
@@ -246,6 +251,9 @@ func (p *pass) lookup(ctx context.Context, b Prepared) (Outcome, error) {
 	faultpoint.Hit("recover.before-lookup")
 	outcome, err := reg.Lookup(ctx, b.XID.GID)
 	faultpoint.Hit("recover.looked-up")
+	if err != nil && mistake.On("failed-lookup-is-abort") {
+		return Aborted, nil
+	}
 	if err != nil {
 		err = fmt.Errorf("troth: look up decisions at %s: %w", b.XID.Place, err)
 		if ctx.Err() != nil {
@@ -330,10 +338,16 @@ func (p *pass) presumeAbort(ctx context.Context, r Resource, b Prepared) bool {
 	if !ok {
 		return true
 	}
+	if mistake.On("no-tombstone") {
+		return p.finish(ctx, r, b, Aborted)
+	}
 	faultpoint.Hit("recover.before-decide")
 	dctx, cancel := context.WithTimeout(ctx, decideTimeout)
 	defer cancel()
 	outcome, err := reg.Decide(dctx, Decision{GID: b.XID.GID, Outcome: Aborted})
+	if err != nil && mistake.On("abort-error-is-abort") {
+		return p.finish(ctx, r, b, Aborted)
+	}
 	if err != nil {
 		p.leave(fmt.Errorf("troth: %s: ask for abort: %w", b.Native, err)) // R3
 		return dctx.Err() == nil

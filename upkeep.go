@@ -3,10 +3,12 @@ package troth
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/troth-tx/troth/internal/faultpoint"
+	"github.com/troth-tx/troth/internal/mistake"
 )
 
 // Upkeep keeps the registers small. The process that committed a transaction
@@ -26,9 +28,9 @@ const (
 
 // upkeepLoop keeps up every half minute, apart from the recovery passes: a
 // database that does not answer must not delay them.
-func (m *Manager) upkeepLoop() {
+func (m *Manager) upkeepLoop(dice *rand.Rand) {
 	var warned string
-	for m.pauseOr(nil, upkeepEvery) {
+	for m.pauseOr(nil, spread(dice, upkeepEvery)) {
 		err := m.keepUp(m.life)
 		switch {
 		case err == nil || m.life.Err() != nil:
@@ -77,7 +79,11 @@ func (p *pass) keepPlace(ctx context.Context, place Place, reg Register) {
 	for ctx.Err() == nil {
 		ectx, cancel := context.WithTimeout(ctx, listTimeout)
 		faultpoint.Hit("expire.before")
-		n, err := reg.Expire(ectx, abortLives*p.mgr.cfg.LifeMax)
+		lives := abortLives * p.mgr.cfg.LifeMax
+		if mistake.On("abort-record-short-lived") {
+			lives = 0
+		}
+		n, err := reg.Expire(ectx, lives)
 		cancel()
 		faultpoint.Hit("expire.after")
 		if err != nil {
@@ -93,6 +99,9 @@ func (p *pass) keepPlace(ctx context.Context, place Place, reg Register) {
 // than its own process: no coordinator that lost the answer to its decision asks
 // any more (see driver.ask).
 func (m *Manager) keepAge() time.Duration {
+	if mistake.On("forget-by-age") {
+		return 0
+	}
 	return max(m.cfg.KeepDecisions, m.cfg.LifeMax) + upkeepMargin
 }
 
@@ -149,6 +158,9 @@ func (p *pass) forgetProved(ctx context.Context, place Place, reg Register) erro
 // prove reports whether every branch of a commit record is proved committed. A
 // branch that is still prepared is committed on the way.
 func (p *pass) prove(ctx context.Context, place Place, rec Decision) bool {
+	if mistake.On("forget-by-age") {
+		return true
+	}
 	for _, b := range rec.Branches {
 		r, err := p.mgr.resource(b.Resource)
 		if err != nil {
@@ -159,7 +171,7 @@ func (p *pass) prove(ctx context.Context, place Place, rec Decision) bool {
 		err = r.Finish(fctx, XID{GID: rec.GID, Place: place, Branch: b.Branch}, Committed, b.Evidence)
 		cancel()
 		faultpoint.Hit("prove.answered")
-		if err == nil {
+		if err == nil || mistake.On("unreachable-is-gone") {
 			continue
 		}
 		var h *HeuristicError

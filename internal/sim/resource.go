@@ -1,0 +1,233 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/troth-tx/troth"
+)
+
+// resource is the plain resource manager of one process over one store. It keeps
+// the contract of [troth.Resource] as the real ones do, in as few steps as they.
+type resource struct {
+	p *process
+	s *store
+	m *model
+}
+
+var (
+	_ troth.Resource  = (*resource)(nil)
+	_ troth.Forgetter = (*resource)(nil)
+	_ troth.Sweeper   = (*resource)(nil)
+)
+
+func (r *resource) Name() string { return r.s.name }
+
+func (r *resource) Can() troth.Capability {
+	var can troth.Capability
+	if r.s.kind != sqlite {
+		can = troth.CanPrepare
+	}
+	if r.p.w.register == nil || can == 0 {
+		can |= troth.CanDecide
+	}
+	return can
+}
+
+func (r *resource) Open(ctx context.Context, _ troth.ResourceConfig) error {
+	return r.tell(ctx, "open", nothing, func() error { return nil })
+}
+
+func (r *resource) Close(context.Context) error { return nil }
+
+func (r *resource) Decisions() troth.Register {
+	if r.Can()&troth.CanDecide == 0 {
+		return nil
+	}
+	return &register{r: r}
+}
+
+func (r *resource) Begin(_ context.Context, cfg troth.BranchConfig) (troth.Branch, error) {
+	b := &branch{r: r, cfg: cfg, plan: r.p.w.plan(cfg.GID)}
+	b.conn = &conn{session: &session{store: r.s, slot: r.p.slot, incarnation: r.p.incarnation}}
+	if r.s.kind == mariadb { // XA START names the branch before its first statement
+		xid, err := cfg.XID()
+		if err != nil {
+			return nil, err
+		}
+		b.foretold = xid.Place
+	}
+	return b, nil
+}
+
+func (r *resource) Recover(ctx context.Context) ([]troth.Prepared, error) {
+	got, err := r.ask(ctx, "list prepared", nothing, func() (any, error) { return r.m.list(), nil })
+	if err != nil {
+		return nil, err
+	}
+	return slices.Clone(got.([]troth.Prepared)), nil
+}
+
+// list is what the database shows of its prepared branches.
+func (m *model) list() []troth.Prepared {
+	var out []troth.Prepared
+	for _, t := range m.prepared {
+		p := troth.Prepared{XID: t.xid, Ours: t.xid.GID != "", Native: t.xid.String()}
+		if m.s.kind == postgres {
+			p.Age = max(time.Since(t.at), 1)
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// Finish is as [troth.Resource] says. On MariaDB it ends the session that holds
+// the branch first, and believes nothing but the witness (R8).
+func (r *resource) Finish(ctx context.Context, xid troth.XID, outcome troth.Outcome, evidence string) error {
+	if r.s.kind == mariadb {
+		for patient := true; ; patient = false {
+			held, err := r.ask(ctx, "look for holder", about(r, xid), func() (any, error) {
+				t := r.m.find(xid)
+				return t != nil && t.holder != nil, nil
+			})
+			if err != nil {
+				return err
+			}
+			if !held.(bool) {
+				break
+			}
+			if patient && evidence == "" {
+				if !pause(ctx, time.Second) {
+					return context.Cause(ctx)
+				}
+				continue
+			}
+			if err := r.tell(ctx, "kill holder", about(r, xid), func() error {
+				if t := r.m.find(xid); t != nil && t.holder != nil {
+					t.holder.end()
+				}
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	err := r.tell(ctx, "finish "+outcome.String(), about(r, xid), func() error { return r.m.resolve(nil, xid, outcome) })
+	if err == nil || !errors.Is(err, errUnknown) {
+		return err
+	}
+	return r.prove(ctx, xid, outcome, evidence)
+}
+
+// prove looks for evidence of how a branch ended that is not there.
+func (r *resource) prove(ctx context.Context, xid troth.XID, outcome troth.Outcome, evidence string) error {
+	got, err := r.ask(ctx, "look for evidence", about(r, xid), func() (any, error) {
+		if r.m.find(xid) != nil {
+			return troth.Undecided, errors.New("sim: the branch is there: try again")
+		}
+		if r.s.kind == mariadb {
+			if _, ok := r.m.witness[xid.String()]; ok {
+				return troth.Committed, nil
+			}
+			return troth.Aborted, nil
+		}
+		var id uint64
+		if _, err := fmt.Sscan(evidence, &id); err != nil {
+			return troth.Undecided, nil
+		}
+		return r.m.xacts[id], nil
+	})
+	if err != nil {
+		return err
+	}
+	switch found := got.(troth.Outcome); {
+	case found == outcome:
+		return nil
+	case found == troth.Undecided || (r.s.kind == mariadb && evidence == ""):
+		return troth.ErrNoEvidence
+	default:
+		return &troth.HeuristicError{GID: xid.GID, Decision: outcome, Branches: []troth.HeuristicBranch{{
+			Resource: r.s.name, XID: xid.String(), Ended: found, Evidence: "the simulated database says so",
+		}}}
+	}
+}
+
+func (r *resource) Forget(ctx context.Context, gids []troth.GID) error {
+	if r.s.kind != mariadb {
+		return nil
+	}
+	return r.tell(ctx, "drop witnesses", nothing, func() error {
+		for id, w := range r.m.witness {
+			if slices.Contains(gids, w.gid) {
+				delete(r.m.witness, id)
+			}
+		}
+		return nil
+	})
+}
+
+func (r *resource) Sweep(ctx context.Context, minAge time.Duration, forgotten func(context.Context, troth.Place, troth.GID) (bool, error)) (int, error) {
+	if r.s.kind != mariadb {
+		return 0, nil
+	}
+	got, err := r.ask(ctx, "list witnesses", nothing, func() (any, error) {
+		var old []witness
+		for _, w := range r.m.witness {
+			if time.Since(w.at) >= minAge {
+				old = append(old, w)
+			}
+		}
+		slices.SortFunc(old, func(a, b witness) int { return int(a.at.Sub(b.at)) })
+		return old, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, w := range got.([]witness) {
+		if gone, err := forgotten(ctx, w.place, w.gid); err != nil || !gone {
+			continue
+		}
+		if err := r.Forget(ctx, []troth.GID{w.gid}); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
+// subject tells what a call is about.
+type subject struct{ tx, branch int }
+
+var nothing subject
+
+func about(r *resource, xid troth.XID) subject {
+	if p := r.p.w.plan(xid.GID); p != nil {
+		return subject{p.no, xid.Branch}
+	}
+	return nothing
+}
+
+// ask is a call that needs no session of its own.
+func (r *resource) ask(ctx context.Context, op string, on subject, do func() (any, error)) (any, error) {
+	return r.p.ask(ctx, &call{to: r.s, key: key{op: op, tx: on.tx, branch: on.branch}, do: do})
+}
+
+func (r *resource) tell(ctx context.Context, op string, on subject, do func() error) error {
+	_, err := r.ask(ctx, op, on, func() (any, error) { return nil, do() })
+	return err
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,317 @@
+package sim
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing/synctest"
+	"time"
+)
+
+// A call is something that a process asks of the world outside.
+type call struct {
+	by   *process // nil once nobody waits for the answer
+	to   *store
+	sess *session // that carries it; nil: none, and it may be carried out twice
+	key  key
+	do   func() (any, error) // carries it out; errWait: not yet
+
+	answer any // do's, as the process sees it
+	err    error
+
+	state     callState
+	seen      int  // the store's changes when it last had to wait
+	inKernel  bool // sent before its process was frozen or died
+	gaveUp    bool // its context has ended
+	lose      fate
+	notBefore time.Time
+	done      chan struct{} // the answer, or the lack of one, is in err. Capacity 1
+}
+
+type callState uint8
+
+const (
+	callSent callState = iota
+	callWaiting
+	callAnswered
+)
+
+// key orders calls that came in at the same time, and names them in the trace.
+type key struct {
+	slot, incarnation int
+	store             int
+	op                string
+	tx                int // the plan's number, 0 if it is not about one transaction
+	branch            int
+	n                 uint64
+}
+
+func (k key) compare(o key) int {
+	return cmp.Or(
+		cmp.Compare(k.slot, o.slot), cmp.Compare(k.incarnation, o.incarnation), cmp.Compare(k.store, o.store),
+		cmp.Compare(k.op, o.op), cmp.Compare(k.tx, o.tx), cmp.Compare(k.branch, o.branch), cmp.Compare(k.n, o.n))
+}
+
+func (k key) String() string {
+	s := fmt.Sprintf("p%d.%d s%d %s", k.slot, k.incarnation, k.store, k.op)
+	if k.tx > 0 {
+		s += fmt.Sprintf(" t%d.%d", k.tx, k.branch)
+	}
+	return s
+}
+
+// What a call may end with besides the database's own errors.
+var (
+	errWait = errors.New("sim: waits for a lock")
+	errLost = errors.New("sim: connection lost")
+	errDead = errors.New("sim: this process is dead")
+)
+
+// ask hands a call in and waits for its end. If ctx ends first, the call may or
+// may not have been carried out, or be carried out later.
+//
+// What do finds out it returns: it may run when nobody waits for it any more.
+func (p *process) ask(ctx context.Context, c *call) (any, error) {
+	if p.dead.Load() {
+		return nil, errDead
+	}
+	c.by = p
+	c.key.slot, c.key.incarnation, c.key.store = p.slot, p.incarnation, c.to.no
+	c.done = make(chan struct{}, 1)
+	p.w.handIn(c)
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		// The scheduler decides what the process sees: it may be frozen, and then find
+		// its answer there after all.
+		p.w.handIn(&call{by: p, to: c.to, key: c.key, state: callAnswered, do: func() (any, error) { c.gaveUp = true; return nil, nil }})
+		<-c.done
+	}
+	return c.answer, c.err
+}
+
+func (w *world) handIn(c *call) {
+	w.inbox.Lock()
+	w.inbox.calls = append(w.inbox.calls, c)
+	w.inbox.Unlock()
+	w.wakeUp()
+}
+
+// step lets everybody run until all wait, and then makes one thing happen.
+func (w *world) step() {
+	w.settle()
+	if !w.healing && w.maybeFault() {
+		return
+	}
+	if w.rng.IntN(w.cfg.timeOdds) == 0 {
+		time.Sleep(time.Duration(w.rng.Int64N(int64(w.cfg.timeStep))))
+		return
+	}
+	if c := w.choose(); c != nil {
+		w.carryOut(c)
+		return
+	}
+	w.passTime()
+}
+
+// settle takes in what the processes ask for.
+func (w *world) settle() {
+	synctest.Wait()
+	select {
+	case <-w.kick:
+	default:
+	}
+	w.inbox.Lock()
+	in := w.inbox.calls
+	w.inbox.calls = nil
+	w.inbox.Unlock()
+	slices.SortStableFunc(in, func(a, b *call) int { return a.key.compare(b.key) })
+	for _, c := range in {
+		if c.done == nil { // news about a call that came in earlier
+			_, _ = c.do()
+			continue
+		}
+		if c.by.dead.Load() {
+			w.reply(c, nil, errDead)
+			continue
+		}
+		c.lose = w.drawFate(c)
+		w.calls = append(w.calls, c)
+	}
+}
+
+// choose picks one of the calls that can go on, nil if there is none.
+func (w *world) choose() *call {
+	n := len(w.calls)
+	if n == 0 {
+		return nil
+	}
+	first := w.rng.IntN(n)
+	for i := range n {
+		if c := w.calls[(first+i)%n]; w.canGoOn(c) {
+			return c
+		}
+	}
+	return nil
+}
+
+func (w *world) canGoOn(c *call) bool {
+	if c.notBefore.After(time.Now()) {
+		return false
+	}
+	if c.by != nil && c.by.frozen && (!c.inKernel || c.state == callAnswered) {
+		return false
+	}
+	if c.gaveUp || c.state == callAnswered {
+		return true
+	}
+	if c.key.op == opEnd {
+		return !w.underWay(c.sess)
+	}
+	if w.cut[link{c.key.slot, c.key.store}] {
+		return false
+	}
+	if c.state == callWaiting {
+		return c.to.changed != c.seen
+	}
+	return true
+}
+
+// underWay reports whether a request is on its way to the server on s, before the
+// news that its client is gone.
+func (w *world) underWay(s *session) bool {
+	return slices.ContainsFunc(w.calls, func(c *call) bool { return c.sess == s && c.key.op != opEnd && c.state == callSent })
+}
+
+// passTime waits for whatever comes first: a timer of the Manager's, or a second.
+func (w *world) passTime() {
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	select {
+	case <-w.kick:
+	case <-timer.C:
+	}
+}
+
+// carryOut takes a call one step on.
+func (w *world) carryOut(c *call) {
+	w.trace.steps++
+	w.trace.add(uint64(w.since()), uint64(c.key.slot), uint64(c.key.store), uint64(c.key.op[0]), uint64(c.key.tx), uint64(c.state))
+	switch {
+	case c.state == callAnswered:
+		w.finish(c, c.answer, c.err)
+	case c.gaveUp && c.by != nil:
+		w.abandon(c)
+	case !c.to.up:
+		w.finish(c, nil, errLost)
+	case c.sess != nil && c.sess.ended:
+		w.finish(c, nil, errLost)
+	case c.state == callSent && c.lose == loseRequest:
+		w.finish(c, nil, errLost)
+	case c.state == callSent && c.lose == loseTouch:
+		w.abandon(c)
+	default:
+		w.execute(c)
+	}
+}
+
+// execute lets the store do it.
+func (w *world) execute(c *call) {
+	answer, err := c.do()
+	if errors.Is(err, errWait) {
+		c.state, c.seen = callWaiting, c.to.changed
+		w.tell(c, "waits")
+		return
+	}
+	c.to.changed++
+	switch {
+	case c.by == nil:
+		w.remove(c)
+		w.tell(c, "late: "+says(err))
+	case c.lose == loseAnswer:
+		w.tell(c, says(err)+", and the answer is lost")
+		w.finish(c, nil, errLost)
+	case c.lose == twice && c.sess == nil:
+		again := *c
+		again.by, again.lose, again.done = nil, keep, nil
+		w.calls = append(w.calls, &again)
+		w.tell(c, says(err)+", and once more later")
+		w.finish(c, answer, err)
+	case c.lose == lateAnswer:
+		w.tell(c, says(err)+", the answer takes its time")
+		c.state, c.answer, c.err = callAnswered, answer, err
+		c.notBefore = time.Now().Add(time.Duration(w.rng.Int64N(int64(3 * time.Second))))
+	default:
+		w.tell(c, says(err))
+		w.finish(c, answer, err)
+	}
+}
+
+// abandon gives the caller the news that nothing is known, while the request goes
+// its way: it may be carried out any time later, or never.
+func (w *world) abandon(c *call) {
+	w.tell(c, "is given up")
+	late := *c
+	late.by, late.done, late.gaveUp, late.lose = nil, nil, false, keep
+	if w.rng.IntN(2) == 0 {
+		w.calls = append(w.calls, &late)
+	}
+	w.finish(c, nil, errLost)
+}
+
+// finish gives the answer.
+func (w *world) finish(c *call, answer any, err error) {
+	w.remove(c)
+	if errors.Is(err, errLost) && c.sess != nil {
+		w.hangUp(c.sess)
+	}
+	w.reply(c, answer, err)
+}
+
+func (w *world) reply(c *call, answer any, err error) {
+	c.answer, c.err = answer, err
+	if c.done != nil {
+		c.done <- struct{}{}
+	}
+}
+
+func (w *world) remove(c *call) {
+	if i := slices.Index(w.calls, c); i >= 0 {
+		w.calls = slices.Delete(w.calls, i, i+1)
+	}
+}
+
+// hangUp ends a session on the server's side, once what is under way on it is
+// through: the server notices when it notices.
+func (w *world) hangUp(s *session) {
+	if s.ended || s.hungUp {
+		return
+	}
+	s.hungUp = true
+	end := &call{to: s.store, sess: s, key: key{slot: s.slot, store: s.store.no, op: opEnd}}
+	if w.rng.IntN(8) == 0 {
+		end.notBefore = time.Now().Add(time.Duration(w.rng.Int64N(int64(10 * time.Second))))
+	}
+	end.do = func() (any, error) {
+		s.end()
+		return nil, nil
+	}
+	w.calls = append(w.calls, end)
+}
+
+const opEnd = "end session"
+
+func (w *world) tell(c *call, what string) {
+	if w.trace.out != nil {
+		fmt.Fprintf(w.trace.out, "%12v  %v: %s\n", w.since(), c.key, what)
+	}
+}
+
+func says(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	return err.Error()
+}

@@ -156,7 +156,11 @@ func answerOf(o troth.Outcome) history.Answer { return history.Answer(o.String()
 // work runs the op's statements.
 func (c *client) work(ctx context.Context, a *attempt) error {
 	for _, p := range a.Parts {
-		for _, step := range c.steps(ctx, a, p) {
+		steps, err := c.steps(ctx, a, p)
+		if err != nil {
+			return err
+		}
+		for _, step := range steps {
 			if err := step(); err != nil && a.Kind != opIgnores {
 				return err
 			}
@@ -168,43 +172,39 @@ func (c *client) work(ctx context.Context, a *attempt) error {
 	return nil
 }
 
-// steps are what is done in one database.
-func (c *client) steps(ctx context.Context, a *attempt, p part) []func() error {
+// steps enlists a database, and returns what is then done in it.
+func (c *client) steps(ctx context.Context, a *attempt, p part) ([]func() error, error) {
 	db := c.dbs[p.DB]
 	queued := a.Queued && db.queue != nil && len(p.Moves) > 0
 	moves := moveStatements(a, p, queued)
 	if queued {
-		return []func() error{func() error { return db.queue(ctx, a.tx, moves...) }}
+		return nil, db.queue(ctx, a.tx, moves...)
 	}
-	var s session
-	var out []func() error
-	add := func(f func() error) { out = append(out, f) }
-	add(func() (err error) { s, err = db.enlist(ctx, a.tx); return err })
-	for _, st := range moves {
-		add(func() error {
-			if s == nil {
-				return errors.New("no session")
-			}
-			return s.exec(ctx, st.query, st.args...)
-		})
+	s, err := db.enlist(ctx, a.tx)
+	if err != nil {
+		return nil, err
 	}
 	lock := ""
 	if p.Lock {
 		lock = forUpdate
 	}
+	var out []func() error
+	for _, st := range moves {
+		out = append(out, func() error { return s.exec(ctx, st.query, st.args...) })
+	}
 	for _, account := range p.Balance {
-		add(func() error { return a.look(ctx, s, p.DB, account, lock) })
+		out = append(out, func() error { return a.look(ctx, s, p.DB, account, lock) })
 	}
 	for _, key := range p.Read {
-		add(func() error { return a.readList(ctx, s, p.DB, key, lock) })
+		out = append(out, func() error { return a.readList(ctx, s, p.DB, key, lock) })
 	}
 	for _, i := range p.Append {
-		add(func() error {
+		out = append(out, func() error {
 			a.lists = append(a.lists, history.ListOp{DB: p.DB, Key: i.Key, Value: i.Value})
 			return s.exec(ctx, sqlAppend(db.flavour), ","+strconv.FormatInt(i.Value, 10), i.Key)
 		})
 	}
-	return out
+	return out, nil
 }
 
 // moveStatements are the changes of a part, and what makes it fail. That no row

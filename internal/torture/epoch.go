@@ -62,8 +62,14 @@ func (e *epochRun) rate(ctx context.Context, d time.Duration) float64 {
 	return float64(e.ledger.count().all()-from) / time.Since(begun).Seconds()
 }
 
-// committedRate is the same for those that commit.
+// underFaults carries out the schedule, until a violation is found. It returns the
+// rate meanwhile.
 func (e *epochRun) underFaults(ctx context.Context) float64 {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	e.run.mu.Lock()
+	e.run.stop = cancel
+	e.run.mu.Unlock()
 	from, begun := e.ledger.count().all(), time.Now()
 	newInjector(e.run.world, e.fleet, &e.tally, e.health, e.run.fail).run(ctx, e.plan.Faults, e.plan.Length)
 	return float64(e.ledger.count().all()-from) / time.Since(begun).Seconds()

@@ -90,6 +90,7 @@ type run struct {
 
 	mu         sync.Mutex // guards what follows
 	violations []string
+	stop       func() // ends the faults of the epoch
 }
 
 // fail takes note of a violation.
@@ -97,8 +98,11 @@ func (r *run) fail(format string, args ...any) {
 	v := fmt.Sprintf(format, args...)
 	r.mu.Lock()
 	r.violations = append(r.violations, v)
-	n := len(r.violations)
+	n, stop := len(r.violations), r.stop
 	r.mu.Unlock()
+	if stop != nil {
+		stop() // what comes after a violation explains nothing
+	}
 	if n <= violationsShown {
 		r.report.printf("VIOLATION %s", clip(v))
 	}

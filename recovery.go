@@ -1,6 +1,7 @@
 package troth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -408,12 +409,19 @@ func (p *pass) fail(err error) {
 // errsMax is how many errors of one pass are told one by one.
 const errsMax = 8
 
+// failLocked keeps the errors sorted, and those first in that order: resources are
+// asked in parallel, and the same trouble must read the same in every pass, for it
+// is told once.
 func (p *pass) failLocked(err error) {
-	switch {
-	case err == nil || slices.ContainsFunc(p.errs, func(e error) bool { return e.Error() == err.Error() }):
-	case len(p.errs) < errsMax:
-		p.errs = append(p.errs, err)
-	default:
+	if err == nil {
+		return
+	}
+	i, found := slices.BinarySearchFunc(p.errs, err, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
+	if found {
+		return
+	}
+	if p.errs = slices.Insert(p.errs, i, err); len(p.errs) > errsMax {
+		p.errs = p.errs[:errsMax]
 		p.more++
 	}
 }

@@ -41,6 +41,12 @@ func (w *ledger) copyOf(m map[troth.GID]bool) map[troth.GID]bool {
 // check opens the log and holds it against the ledger. It closes it again.
 func (w *ledger) check(t testing.TB, what string, fs files) {
 	t.Helper()
+	w.requireOpen(t, what, fs)
+}
+
+// requireOpen is check, and returns what the log holds.
+func (w *ledger) requireOpen(t testing.TB, what string, fs files) map[troth.GID]bool {
+	t.Helper()
 	l, err := openFiles(fs, small(), func() error { return nil })
 	if err != nil {
 		t.Fatalf("%s: open: %v", what, err)
@@ -64,6 +70,7 @@ func (w *ledger) check(t testing.TB, what string, fs files) {
 			t.Fatalf("%s: the confirmed decision %s is lost", what, gid)
 		}
 	}
+	return got
 }
 
 // run decides in batches of several callers and forgets most of it again, so that
@@ -127,9 +134,9 @@ func film(fs *memFiles, w *ledger) func() []scene {
 	}
 }
 
-// subsets calls f with every subset of up to three of n things, and with its
-// complement, as functions that say what is kept.
-func subsets(n int, f func(what string, keep func(i int) bool)) {
+// subsets calls f with every subset of up to sizeMax (at most 3) of n things, and
+// with its complement, as functions that say what is kept.
+func subsets(n, sizeMax int, f func(what string, keep func(i int) bool)) {
 	each := func(set ...int) {
 		in := func(i int) bool {
 			for _, s := range set {
@@ -140,7 +147,7 @@ func subsets(n int, f func(what string, keep func(i int) bool)) {
 			return false
 		}
 		f(fmt.Sprintf("only %v kept", set), in)
-		if n > 3 || len(set) == 0 {
+		if n > sizeMax || len(set) == 0 {
 			f(fmt.Sprintf("%v lost", set), func(i int) bool { return !in(i) })
 		}
 	}
@@ -148,9 +155,13 @@ func subsets(n int, f func(what string, keep func(i int) bool)) {
 	for a := range n {
 		each(a)
 		for b := range a {
-			each(a, b)
+			if sizeMax >= 2 {
+				each(a, b)
+			}
 			for c := range b {
-				each(a, b, c)
+				if sizeMax >= 3 {
+					each(a, b, c)
+				}
 			}
 		}
 	}
@@ -171,7 +182,7 @@ func TestPowerCut(t *testing.T) {
 	}
 	tried := 0
 	for i, s := range scenes() {
-		subsets(s.fs.cuttable(), func(what string, keep func(int) bool) {
+		subsets(s.fs.cuttable(), 3, func(what string, keep func(int) bool) {
 			s.check(t, fmt.Sprintf("power cut after operation %d, %s", i, what), s.fs.cut(keep))
 			tried++
 		})
@@ -196,7 +207,7 @@ func TestPowerCutWhileOpening(t *testing.T) {
 		}
 		for i, s := range scenes() {
 			n := s.fs.cuttable()
-			subsets(min(n, 1), func(lost string, keep func(int) bool) {
+			subsets(min(n, 1), 1, func(lost string, keep func(int) bool) {
 				cut(fmt.Sprintf("%s, then after operation %d, %s", what, i, lost), s.fs.cut(keep), depth-1)
 			})
 		}

@@ -26,6 +26,10 @@ func TestMain(m *testing.M) {
 		childMain(dir)
 		return
 	}
+	if dir := os.Getenv(stepsVariable); dir != "" {
+		stepsMain(dir)
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -105,7 +105,6 @@ func (m *maria) touches(st statement) bool {
 // admit refuses statements that the state of the branch forbids, and joins InnoDB to
 // the transaction.
 func (m *maria) admit(c *call) error {
-	m.endIdle(c.s)
 	s := c.s
 	if !m.touches(c.st) {
 		return nil
@@ -218,18 +217,21 @@ func (m *maria) leave(s *Session) {
 	m.rollbackLocal(s)
 }
 
-// endIdle ends the sessions that have been idle in a transaction for too long. The
-// server has a clock for that; nobody can tell that it acts only when somebody asks.
-func (m *maria) endIdle(but *Session) {
-	for i := len(m.srv.sessions) - 1; i >= 0; i-- {
-		s := m.srv.sessions[i]
-		if s == but || s.maria.idleMax == 0 || s.req.running || s.maria.branch == nil && !s.inTransaction() {
-			continue
-		}
-		if m.srv.now().Sub(s.was) >= time.Duration(s.maria.idleMax)*time.Second {
-			s.Terminate()
-		}
+// lockTimeout is how long a statement of the session waits for a lock.
+func (m *maria) lockTimeout(s *Session) time.Duration {
+	if s.maria.lockWait == 0 {
+		return 50 * time.Second
 	}
+	return time.Duration(s.maria.lockWait-1) * time.Second
+}
+
+// idleTimeout is how long the session may be idle in a transaction, prepared ones
+// included.
+func (m *maria) idleTimeout(s *Session) time.Duration {
+	if s.req.running || s.maria.branch == nil && !s.inTransaction() {
+		return 0
+	}
+	return time.Duration(s.maria.idleMax) * time.Second
 }
 
 // snapshot reports whether plain reads see the state of the first of them.

@@ -231,6 +231,8 @@ func (m *maria) kill(id expr) statement {
 		}
 		s := m.srv.Session(uint64(n))
 		switch {
+		case s == c.s:
+			s.end(mariaError("1927", "70100", "Connection was killed"))
 		case s != nil:
 			s.Terminate()
 		case !slices.ContainsFunc(m.leaving, func(l leaver) bool { return l.id == uint64(n) && m.srv.now().Before(l.until) }):

@@ -89,6 +89,19 @@ func (m *maria) keepGap(tx *txn, r *row) {
 	}
 }
 
+// keepGaps locks all gaps of a table of which a statement reads every row, because it
+// names no keys.
+func (m *maria) keepGaps(c *call, sc *scan) error {
+	if !c.s.tx.isolated {
+		return nil
+	}
+	_, named, err := c.keysNamed(sc.table, sc.source)
+	if err == nil && !named {
+		m.gaps = append(m.gaps, gap{tx: c.s.tx, table: sc.table})
+	}
+	return err
+}
+
 // fence turns the gaps of others around a key that tx wants to insert into locks of
 // the key.
 func (m *maria) fence(tx *txn, r *row) {

@@ -25,12 +25,19 @@ func (st *mariaSelect) start(c *call) (activity, error) {
 	alone := s.maria.branch == nil && !s.maria.begun && !s.maria.manual
 	switch level := s.maria.isolation(); {
 	case q.lock:
-		return q.start(c)
+		act, err := q.start(c)
+		if read, ok := act.(*lockingRead); ok {
+			err = m.keepGaps(c, read.scan)
+		}
+		return act, err
 	case st.share, level == serializable && !alone:
 		if q.group || len(q.order) > 0 || q.limit != nil {
 			return nil, s.srv.unknown(c, "a locking read with more than a condition")
 		}
 		sc, err := c.scan(q.from)
+		if err == nil {
+			err = m.keepGaps(c, sc)
+		}
 		return &sharedRead{q: q, scan: sc}, err
 	case level == readUncommitted:
 		return action(func(c *call) (Result, error) {
@@ -124,6 +131,9 @@ func (st *mariaInsert) start(c *call) (activity, error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := c.eng().(*maria).keepGaps(c, sc); err != nil {
+			return nil, err
+		}
 		run.reads = append(run.reads, sc)
 	}
 	return run, nil
@@ -166,6 +176,17 @@ type mariaDelete struct{ *deleteStatement }
 
 func (mariaDelete) touches(*Server) bool { return true }
 
+func (d mariaDelete) start(c *call) (activity, error) {
+	act, err := d.deleteStatement.start(c)
+	if err != nil {
+		return nil, err
+	}
+	if run, ok := act.(*deleting); ok {
+		err = c.eng().(*maria).keepGaps(c, run.scan)
+	}
+	return act, err
+}
+
 func (u mariaUpdate) start(c *call) (activity, error) {
 	act, err := u.updateStatement.start(c)
 	if err != nil {
@@ -175,7 +196,7 @@ func (u mariaUpdate) start(c *call) (activity, error) {
 	if !ok {
 		return act, nil
 	}
-	return &mariaUpdating{run}, nil
+	return &mariaUpdating{run}, c.eng().(*maria).keepGaps(c, run.scan)
 }
 
 type mariaUpdating struct{ *updating }

@@ -1,0 +1,286 @@
+package simdb
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/troth-tx/troth/internal/dbtest"
+)
+
+// A mariaPair gives the same steps to the simulation and to a real server, and
+// compares all that they answer. A step is a line of text:
+//
+//	1 UPDATE t SET v = 1    session 1 sends a statement
+//	kill 1, close 1         session 1 is killed, or hangs up
+//	expire 1                the lock timeout of the statement that session 1 waits in is over
+//	crash                   kill -9 of the server, and restart
+//
+// Sessions are made at their first statement. After each step the sessions that had
+// waited and now have an answer are compared, too.
+type mariaPair struct {
+	t    testing.TB
+	sim  *mariaSim
+	real *mariaReal
+	log  []string // the steps and answers so far
+}
+
+// rows of a test begin with these in table t.
+var mariaRows = []string{
+	"CREATE TABLE t (id INT PRIMARY KEY, v INT NOT NULL) ENGINE = InnoDB",
+	"INSERT INTO t (id, v) VALUES (1, 10), (2, 20), (3, 30), (5, 50)",
+}
+
+func newMariaPair(t testing.TB, server *dbtest.MariaDB) *mariaPair {
+	t.Helper()
+	p := &mariaPair{t: t, sim: newMariaSim(), real: newMariaReal(t, server)}
+	for _, text := range mariaRows {
+		if got := p.real.outside.run(p.real.ctx, text); strings.HasPrefix(got, "error") {
+			t.Fatalf("%s: %s", text, got)
+		}
+		p.sim.exec(0, text)
+	}
+	if got := p.sim.settle()[0]; got != "ok 4" {
+		t.Fatalf("the simulation does not make the table: %s", got)
+	}
+	p.sim.close(0)
+	return p
+}
+
+// run runs a script. A mismatch ends the test.
+func (p *mariaPair) run(script string) {
+	p.t.Helper()
+	for line := range strings.Lines(script) {
+		if line = strings.TrimSpace(line); line != "" {
+			p.step(line)
+		}
+	}
+}
+
+func (p *mariaPair) step(line string) {
+	p.t.Helper()
+	who, text, _ := strings.Cut(line, " ")
+	p.log = append(p.log, line)
+	switch who {
+	case "crash":
+		p.sim.crash()
+		p.real.crash()
+		p.forgive()
+	case "expire":
+		n, _ := strconv.Atoi(text)
+		p.sim.sessions[n].Expire()
+	case "kill", "close":
+		n, _ := strconv.Atoi(text)
+		p.sim.close(n)
+		p.real.endSession(n, who == "kill")
+	default:
+		n, err := strconv.Atoi(who)
+		if err != nil {
+			p.t.Fatalf("not a step: %q", line)
+		}
+		p.sim.exec(n, text)
+		p.real.exec(n, text)
+	}
+	p.settle()
+}
+
+// settle lets every session go on that can, on both sides, and compares.
+func (p *mariaPair) settle() {
+	p.t.Helper()
+	answers := p.sim.settle()
+	for _, n := range slices.Sorted(maps.Keys(answers)) {
+		want := answers[n]
+		got := p.real.answer(n, longEnough)
+		p.log = append(p.log, fmt.Sprintf("      %d: %s", n, got))
+		if want != got {
+			p.fail("session %d: the simulation answers %q, the server %q", n, want, got)
+		}
+	}
+	waiting := p.sim.waiting()
+	for deadline := time.Now().Add(longEnough); p.real.waits() != len(waiting); {
+		for _, n := range waiting {
+			if got := p.real.answer(n, 0); got != "waits" {
+				p.fail("session %d: the simulation waits, the server answers %q", n, got)
+			}
+		}
+		if time.Now().After(deadline) {
+			p.fail("%d sessions wait in the simulation, %d in the server", len(waiting), p.real.waits())
+		}
+		time.Sleep(200 * time.Microsecond) // there is no signal to wait for
+	}
+}
+
+func (p *mariaPair) fail(format string, args ...any) {
+	p.t.Helper()
+	p.t.Fatalf("%s\n%s", fmt.Sprintf(format, args...), strings.Join(p.log, "\n"))
+}
+
+// forgive rolls back once more what the server lists after a crash and the
+// simulation does not, if its rollback had been acknowledged (F8).
+func (p *mariaPair) forgive() {
+	p.t.Helper()
+	ours, theirs := p.sim.recover(), p.real.recover()
+	for _, x := range theirs {
+		if !slices.Contains(ours, x) && slices.Contains(p.sim.rolledBack, x) {
+			p.log = append(p.log, "      came back: "+x)
+			if got := p.real.outside.run(p.real.ctx, "XA ROLLBACK "+x); got != "ok 0" {
+				p.fail("roll back %s again: %s", x, got)
+			}
+		}
+	}
+}
+
+// compareState compares what is prepared and what is committed.
+func (p *mariaPair) compareState() {
+	p.t.Helper()
+	if ours, theirs := p.sim.recover(), p.real.recover(); !slices.Equal(ours, theirs) {
+		p.fail("prepared: the simulation has %v, the server %v", ours, theirs)
+	}
+	ours := writeRows(p.sim.srv.Rows("t"))
+	if theirs := p.real.outside.run(p.real.ctx, "SELECT * FROM t"); ours != theirs {
+		p.fail("rows: the simulation has %q, the server %q", ours, theirs)
+	}
+}
+
+// recover lists what is prepared on the real server, as XA statements name it.
+func (r *mariaReal) recover() []string {
+	r.t.Helper()
+	answer := r.outside.run(r.ctx, "XA RECOVER")
+	return preparedOf(answer)
+}
+
+// preparedOf reads an answer to XA RECOVER. The lists are in no order.
+func preparedOf(answer string) []string {
+	var list []string
+	for line := range strings.SplitSeq(strings.TrimPrefix(answer, "rows "), "; ") {
+		if f := strings.Split(line, "|"); len(f) == 4 {
+			n, _ := strconv.Atoi(f[1])
+			list = append(list, "'"+f[3][:n]+"','"+f[3][n:]+"',"+f[0])
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// A mariaSim runs the steps on a simulated server.
+type mariaSim struct {
+	srv        *Server
+	sessions   map[int]*Session
+	texts      map[int]string // of statements that have no answer yet
+	order      []int          // of those, as they were sent
+	answers    map[int]string
+	rolledBack []string // names of prepared branches that were rolled back
+}
+
+func newMariaSim() *mariaSim {
+	m := &mariaSim{sessions: map[int]*Session{}, texts: map[int]string{}, answers: map[int]string{}}
+	m.srv = New(MariaDB, Options{On: func(e Event) {
+		if e.Kind == RollbackPrepared {
+			m.rolledBack = append(m.rolledBack, e.Name)
+		}
+	}})
+	return m
+}
+
+func (m *mariaSim) exec(n int, text string) {
+	s := m.sessions[n]
+	if s == nil {
+		var err error
+		if s, err = m.srv.Connect(); err != nil {
+			panic(err)
+		}
+		m.sessions[n] = s
+	}
+	m.texts[n] = text
+	m.order = append(m.order, n)
+	m.note(n, func() ([]Result, error) { return s.Exec(text) })
+}
+
+// note runs a statement, on or from its beginning, and keeps its answer if it has one.
+func (m *mariaSim) note(n int, run func() ([]Result, error)) bool {
+	results, err := run()
+	if errors.Is(err, ErrWait) {
+		return false
+	}
+	m.answers[n] = m.write(m.texts[n], results, err)
+	delete(m.texts, n)
+	m.order = slices.DeleteFunc(m.order, func(x int) bool { return x == n })
+	return true
+}
+
+// settle resumes every session that can go on, and returns the answers since the
+// last time.
+func (m *mariaSim) settle() map[int]string {
+	for again := true; again; {
+		again = false
+		for _, n := range slices.Clone(m.order) {
+			if s := m.sessions[n]; s.Ready() {
+				m.note(n, s.Resume)
+				again = true
+			}
+		}
+	}
+	answers := m.answers
+	m.answers = map[int]string{}
+	return answers
+}
+
+func (m *mariaSim) waiting() []int { return m.order }
+
+func (m *mariaSim) close(n int) {
+	if s := m.sessions[n]; s != nil {
+		s.Close()
+		delete(m.sessions, n)
+		delete(m.texts, n)
+		m.order = slices.DeleteFunc(m.order, func(x int) bool { return x == n })
+	}
+}
+
+func (m *mariaSim) crash() {
+	m.srv.Kill()
+	m.srv.Restart()
+	m.sessions, m.texts, m.order = map[int]*Session{}, map[int]string{}, nil
+}
+
+// recover lists what is prepared, as the real one's does.
+func (m *mariaSim) recover() []string {
+	list := m.srv.Prepared()
+	slices.Sort(list)
+	return list
+}
+
+// write writes an answer as the real server's is written.
+func (m *mariaSim) write(text string, results []Result, err error) string {
+	var refused *Error
+	switch {
+	case errors.As(err, &refused):
+		return "error " + refused.Code
+	case errors.Is(err, ErrGone):
+		return "lost"
+	case err != nil:
+		return err.Error()
+	case mariaAsks(text):
+		return writeRows(results[len(results)-1].Rows)
+	}
+	return "ok " + strconv.FormatInt(results[len(results)-1].Affected, 10)
+}
+
+func writeRows(rows [][]any) string {
+	var lines []string
+	for _, row := range rows {
+		var cells []string
+		for _, v := range row {
+			if b, ok := v.(bool); ok {
+				v = fromBool(b)
+			}
+			cells = append(cells, fmt.Sprint(v))
+		}
+		lines = append(lines, strings.Join(cells, "|"))
+	}
+	return "rows " + strings.Join(lines, "; ")
+}

@@ -44,6 +44,10 @@ func (a *app) readFile(path string) (layer, error) {
 			return layer{}, err
 		}
 	}
+	return parseFile(path, text)
+}
+
+func parseFile(path string, text []byte) (layer, error) {
 	k := koanf.New(".")
 	if err := k.Load(rawbytes.Provider(text), yaml.Parser()); err != nil {
 		return layer{}, fmt.Errorf("%s: not valid YAML%s", path, lineOf(err))

@@ -120,6 +120,11 @@ func (tx *Tx) begin(ctx context.Context, e *enlisted) {
 
 func (e *enlisted) wait(ctx context.Context) (Branch, error) {
 	select {
+	case <-e.ready: // even if ctx has ended
+		return e.branch, e.err
+	default:
+	}
+	select {
 	case <-e.ready:
 		return e.branch, e.err
 	case <-ctx.Done():

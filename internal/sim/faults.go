@@ -16,8 +16,10 @@ type setting struct {
 	clients   int           // programs per process
 	restless  time.Duration // faults go on so long even if the programs are done
 
-	timeOdds int           // one step in so many lets time pass
-	timeStep time.Duration // at most so much
+	timeOdds  int           // one step in so many lets time pass
+	timeStep  time.Duration // at most so much
+	faultsFor time.Duration // the first phase, at most
+	asksLate  bool          // everybody asks for every outcome at the end, and again later
 
 	crash, freeze, kill, partition, sessions bool
 	loss, late, double                       int // one call in so many; 0: none
@@ -59,10 +61,15 @@ func drawSetting(rng *rand.Rand) setting {
 		faultsMax:   rng.IntN(9),
 		powerCuts:   on(),
 		foreign:     on(),
+		faultsFor:   faultsFor,
+		asksLate:    rng.IntN(4) == 0,
 		twoMessages: on(),
 	}
 	if on() {
 		s.clocks = []time.Duration{time.Hour, 24 * 365 * 10 * time.Hour}[rng.IntN(2)]
+	}
+	if rng.IntN(8) == 0 { // a slow world, in which records grow old
+		s.timeStep, s.faultsFor, s.restless = 20*time.Second, 8*time.Minute, 4*time.Minute
 	}
 	n := 2 + rng.IntN(3)
 	for range n {

@@ -163,7 +163,7 @@ func (m *model) prepare(c *conn, xid troth.XID) (bool, error) {
 
 func (m *model) find(xid troth.XID) *txn {
 	for _, t := range m.prepared {
-		if !t.foreign && t.xid == xid {
+		if t.xid == xid && xid.GID != "" {
 			return t
 		}
 	}
@@ -353,7 +353,7 @@ func (m *model) powerCut(machine bool, rng *rand.Rand) {
 func (m *model) committed(minAge time.Duration, after troth.GID, limit int) []troth.Decision {
 	var out []troth.Decision
 	for _, r := range m.records {
-		if r.by == nil && r.Outcome == troth.Committed && time.Since(r.At) >= minAge && r.GID > after {
+		if m.lookup(r.GID) == troth.Committed && time.Since(r.At) >= minAge && r.GID > after {
 			out = append(out, r.Decision)
 		}
 	}

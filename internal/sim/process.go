@@ -75,7 +75,7 @@ func (p *process) employ(plans []*plan) {
 // Times of the Managers, short so that a run is.
 const (
 	txTimeout = 5 * time.Second
-	lifeMax   = 2 * time.Minute
+	lifeMax   = time.Minute
 )
 
 func (p *process) config(seed rand.Source, skew time.Duration) troth.Config {
@@ -221,11 +221,19 @@ func (p *process) poll(ctx context.Context, plan *plan) {
 		if !pause(context.WithoutCancel(ctx), plan.pollEvery) || p.dead.Load() {
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-		o, err := p.mgr.Outcome(ctx, plan.gid)
-		cancel()
-		p.w.book.answers(p, plan, o, err)
+		p.askOutcome(plan)
 	}
+}
+
+// askOutcome asks, and has the answer checked.
+func (p *process) askOutcome(plan *plan) {
+	if !plan.begun || p.mgr == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	o, err := p.mgr.Outcome(ctx, plan.gid)
+	p.w.book.answers(p, plan, o, err)
 }
 
 // work does the plan's statements. Some programs go on after a failed one.

@@ -107,6 +107,9 @@ func (w *world) step() {
 	}
 	if w.rng.IntN(w.cfg.timeOdds) == 0 {
 		time.Sleep(time.Duration(w.rng.Int64N(int64(w.cfg.timeStep))))
+		for _, s := range w.stores {
+			s.endIdle()
+		}
 		return
 	}
 	if c := w.choose(); c != nil {

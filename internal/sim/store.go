@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"time"
 )
 
 // kind is what a store is.
@@ -54,10 +55,13 @@ type session struct {
 	opened            bool
 	ended             bool
 	hungUp            bool // the client is gone, the server will notice
+	used              time.Time
 	atEnd             func()
 }
 
+// open is the server's side of a connection: it begins with the first request.
 func (s *session) open(p *process) {
+	s.used = time.Now()
 	if s.opened || s.ended {
 		return
 	}
@@ -108,3 +112,12 @@ func (w *world) build() {
 
 // databases are the stores that programs work on.
 func (w *world) databases() []*store { return w.stores[:len(w.cfg.kinds)] }
+
+// endIdle is what databases do to a session that is silent for too long (R5).
+func (s *store) endIdle() {
+	for _, sess := range slices.Clone(s.sessions) {
+		if time.Since(sess.used) > lifeMax && !s.w.underWay(sess) {
+			sess.end()
+		}
+	}
+}

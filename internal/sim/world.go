@@ -89,16 +89,23 @@ const (
 	faultsFor   = 40 * time.Second // the first phase, at most
 	programsEnd = 5 * time.Minute  // after that, at most
 	healsWithin = 30 * time.Second // and then nothing is in doubt any more (I4)
+
+	forgetsWithin = 20 * time.Second // and what committed without a fault has left no record
 )
 
 func (w *world) run() Result {
 	for slot := range w.cfg.processes {
 		w.startProcess(slot)
 	}
-	w.until(faultsFor, func() bool { return w.programsDone() && w.since() > w.cfg.restless })
+	w.until(w.cfg.faultsFor, func() bool { return w.programsDone() && w.since() > w.cfg.restless })
 	w.heal()
 	w.until(programsEnd, w.programsDone)
 	w.until(healsWithin, w.quiet)
+	if w.cfg.asksLate {
+		w.askAll()
+		w.until(forgetsWithin, func() bool { return false })
+		w.askAll()
+	}
 	w.book.checkEnd()
 	w.shutDown()
 	return Result{
@@ -169,6 +176,24 @@ func (w *world) quiet() bool {
 		}
 	}
 	return true
+}
+
+// askAll lets every process ask how every transaction ended.
+func (w *world) askAll() {
+	for _, p := range w.processes {
+		if p.dead.Load() {
+			continue
+		}
+		p.clients.Add(1)
+		w.goes(func() {
+			defer p.clients.Add(-1)
+			<-p.opened
+			for _, plan := range w.plans {
+				p.askOutcome(plan)
+			}
+		})
+	}
+	w.until(programsEnd, w.programsDone)
 }
 
 // shutDown ends every process, the orderly way, and waits for its goroutines.

@@ -25,6 +25,8 @@ func random(ctx context.Context, args []string) error {
 	flags.Float64Var(&o.LoadUnder, "min-under", 0.3, "part of that under faults")
 	databases := flags.String("databases", "", "some of ma1,ma2,pg1,pg2,lite; all by default")
 	flags.StringVar(&o.Dir, "dir", "", "for what a failing epoch leaves; a temporary directory by default")
+	flags.BoolVar(&o.Keep, "keep", false, "keep the histories and logs of good epochs too")
+	heuristics := flags.Bool("heuristics", false, "instead: an administrator ends branches by hand, which must become loud (I8)")
 	if err := parse(flags, args); err != nil {
 		return err
 	}
@@ -38,6 +40,9 @@ func random(ctx context.Context, args []string) error {
 	}
 	if err := complete(&o); err != nil {
 		return err
+	}
+	if *heuristics {
+		return torture.Heuristics(ctx, o)
 	}
 	return torture.Random(ctx, o)
 }

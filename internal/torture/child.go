@@ -31,6 +31,7 @@ const domain = "torture"
 //	resume            go on
 //	outcome <gid>     answered by "outcome <gid> <answer>"
 //	recover           Manager.Recover; answered by "recovered <n> <error>"
+//	do <op as JSON>   one transaction; answered by "did <gid> <how it ended>"
 //	close             Manager.Close, and end
 //
 // It says "ready" when Manager.Open has returned, and "violation <text>" when a
@@ -226,12 +227,32 @@ func (c *child) obey(ctx context.Context, lines *bufio.Reader) error {
 				n, err := c.mgr.Recover(ctx)
 				c.say("recovered %d %v", n, err)
 			}()
+		case "do":
+			go c.do(ctx, arg)
 		case "close":
 			return c.close(ctx)
 		default:
 			return fmt.Errorf("there is no command %q", command)
 		}
 	}
+}
+
+// do does one transaction that somebody else planned. What it says about its end
+// is not judged here.
+func (c *child) do(ctx context.Context, text string) {
+	var o op
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		c.say("did - %v", err)
+		return
+	}
+	tx, err := c.mgr.Begin(ctx)
+	if err != nil {
+		c.say("did - %v", err)
+		return
+	}
+	a := &attempt{op: &o, tx: tx}
+	_, err = (&client{mgr: c.mgr, dbs: c.dbs, timeout: c.cfg.Timeout, complain: func(string, ...any) {}}).run(ctx, a)
+	c.say("did %s %v", tx.ID(), err)
 }
 
 func (c *child) setPaused(on bool) {

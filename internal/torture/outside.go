@@ -88,7 +88,8 @@ func nativeXA(format uint32, gtrid, bqual string) string {
 // A plant is a prepared branch of somebody else, which must be left alone (I9).
 type plant struct {
 	what   string
-	native string
+	native string // for statements
+	shown  string // the part of its name that every message has
 }
 
 // plantForeign prepares three branches that are not the managers': another
@@ -99,7 +100,11 @@ func (d *database) plantForeign(ctx context.Context) error {
 	place := troth.Place{Resource: d.name, Identity: troth.NewIdentity()}
 	neighbour := troth.XID{GID: troth.NewGID(domain+"-2", now), Place: place, Branch: 1}
 	other := troth.XID{GID: troth.NewGID(domain, now), Place: place, Branch: 1}
-	plants := []plant{{what: "another program"}, {what: "a neighbouring domain"}, {what: "another cluster"}}
+	plants := []plant{
+		{what: "another program", shown: "billing-4711"},
+		{what: "a neighbouring domain", shown: neighbour.GTRID()},
+		{what: "another cluster", shown: other.GTRID()},
+	}
 	switch d.engine {
 	case enginePostgres:
 		plants[0].native = "'billing-4711'"
@@ -151,6 +156,18 @@ func (d *database) missingPlants(listed []preparedBranch) []string {
 		}
 	}
 	return out
+}
+
+// aboutPlants reports whether a message names a planted branch.
+func (w *world) aboutPlants(message string) bool {
+	for _, d := range w.databases {
+		for _, p := range d.planted {
+			if strings.Contains(message, p.shown) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // foreign reports whether a listed branch was planted.

@@ -24,7 +24,7 @@ type process struct {
 	ready  chan struct{} // closed when Manager.Open has returned
 	ended  chan struct{} // closed when the process has been reaped
 	idle   chan struct{} // one token for each answer to "pause"
-	other  chan string   // answers to "recover" and "close"
+	other  chan string   // answers to "recover", "do" and "close"
 	err    error         // how it ended, once ended is closed
 	onSaid func(p *process, kind, rest string)
 
@@ -87,7 +87,7 @@ func (p *process) heard(kind, rest string) {
 		close(p.ready)
 	case "idle":
 		p.idle <- struct{}{}
-	case "recovered", "closed":
+	case "recovered", "did", "closed":
 		p.other <- rest
 	case "outcome":
 		gid, answer, _ := strings.Cut(rest, " ")

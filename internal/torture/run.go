@@ -25,6 +25,7 @@ type Options struct {
 	Command   []string // of the child's program, see Child
 	Mines     bool     // the child's program has fault points
 	Dir       string   // for what a failing epoch leaves; made if it is not there
+	Keep      bool     // what good epochs leave, too
 	Out       io.Writer
 
 	// MinLoad is how many transactions a second the clients must do before the faults
@@ -45,35 +46,45 @@ var ErrTooLittle = errors.New("torture: the load was too low for the run to coun
 // or a promise is broken: then the error wraps ErrViolation, and the epoch's
 // directory holds its plan, histories and logs.
 func Random(ctx context.Context, o Options) error {
+	r, err := begin(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer r.world.close()
+	err = r.epochs(ctx)
+	r.report.table(time.Since(r.begun))
+	return errors.Join(err, r.verdict())
+}
+
+// begin starts the databases, and plants what must stay as it is. The caller
+// closes the world.
+func begin(ctx context.Context, o Options) (*run, error) {
 	if len(o.Databases) == 0 {
 		o.Databases = allDatabases
 	}
 	if o.Epoch == 0 {
-		o.Epoch = 60 * time.Second
+		o.Epoch = time.Minute
 	}
-	dir, err := filepath.Abs(o.Dir)
-	if err != nil {
-		return err
+	var err error
+	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return nil, err
 	}
-	o.Dir = dir
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
-		return err
+		return nil, err
 	}
 	r := &run{opts: o, begun: time.Now(), report: newReport(o.Out)}
 	r.report.printf("seed %d", o.Seed)
 	if r.world, err = newWorld(ctx, o.Dir, o.Databases, accounts); err != nil {
-		return err
+		return nil, err
 	}
-	defer r.world.close()
 	for _, d := range r.world.databases {
 		if err := d.plantForeign(ctx); err != nil {
-			return err
+			r.world.close()
+			return nil, err
 		}
 		r.report.versions = append(r.report.versions, d.name+" "+d.version(ctx))
 	}
-	err = r.epochs(ctx)
-	r.report.table(time.Since(r.begun))
-	return errors.Join(err, r.verdict())
+	return r, nil
 }
 
 // accounts is how many each database has, besides the pots.
@@ -126,8 +137,7 @@ func (r *run) verdict() error {
 
 func (r *run) epochs(ctx context.Context) error {
 	balances := make(map[string]map[int]int64)
-	for i, d := range r.world.databases {
-		_ = i
+	for _, d := range r.world.databases {
 		balances[d.name] = make(map[int]int64)
 		for a := 1; a <= accounts; a++ {
 			balances[d.name][a] = startBalance
@@ -199,6 +209,9 @@ func (r *run) epoch(ctx context.Context, plan *epochPlan) error {
 		err = fmt.Errorf("epoch %d: %w", plan.Epoch, err)
 	}
 	if err == nil && len(r.failures()) == 0 {
+		if r.opts.Keep {
+			return nil
+		}
 		return os.RemoveAll(dir)
 	}
 	r.leave(dir)

@@ -1,6 +1,7 @@
 // Command torture kills, freezes and cuts off transaction managers and their
 // databases, and looks from outside whether a promise was broken.
 //
+//	torture points [-actions kill,freeze,cut-before,cut-after] [-only POINT] [-seed N] [-rounds N]
 //	torture random [-duration 20m] [-seed N] [-register home|file|sql|all]
 //	torture replay FILE
 //
@@ -29,6 +30,7 @@ type mode struct {
 }
 
 var modes = map[string]mode{
+	"points": {points, "every fault point: kill, freeze, cut off before and after, one at a time"},
 	"random": {random, "faults drawn from a seed, until the time is over or a promise is broken"},
 	"replay": {replay, "the faults of a failed epoch once more"},
 }
@@ -42,15 +44,20 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	if len(args) > 0 && args[0] == childMode {
-		return child(ctx)
+	if len(args) > 0 {
+		switch args[0] {
+		case childMode:
+			return child(ctx)
+		case pointsChildMode:
+			return pointsChild(ctx)
+		}
 	}
 	if len(args) > 0 {
 		if m, ok := modes[args[0]]; ok {
 			return m.run(ctx, args[1:])
 		}
 	}
-	for _, name := range []string{"random", "replay"} {
+	for _, name := range []string{"points", "random", "replay"} {
 		fmt.Fprintf(os.Stderr, "torture %-8s %s\n", name, modes[name].help)
 	}
 	return errUsage

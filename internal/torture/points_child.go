@@ -1,0 +1,208 @@
+package torture
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/filelog"
+)
+
+// A pointsConfig tells a program what it is to do before it comes to its fault
+// point: the first line that it reads. It then says, a line each,
+//
+//	begin <gid>                                  before the transaction's work
+//	committed <gid>, aborted <gid>, unknown <gid>   what Run told about it
+//	heuristic <gid> <text>                       somebody else ended a branch
+//	done                                         at the end
+type pointsConfig struct {
+	Domain    string
+	Databases []childDatabase // the one that pays, the one that receives
+	Register  string          // as in childConfig
+	Work      pointsWork
+	Count     int // of transactions by each worker; the last one is rolled back
+	Workers   int
+	Account   int           // the first worker's
+	Keep      time.Duration // Config.KeepDecisions
+	Timeout   time.Duration // Config.Timeout
+	Foreign   []string      // gids of branches that are to stay in doubt
+}
+
+// pointsWork is what each transaction of a program does, or that it recovers.
+type pointsWork string
+
+const (
+	workTransfer pointsWork = "transfer" // pay and receive
+	workOne      pointsWork = "one"      // pay alone
+	workRead     pointsWork = "read"     // pay, and look at the other
+	workSlow     pointsWork = "slow"     // pay, and wait until the time is up
+	workRecover  pointsWork = "recover"  // no transactions: recover until nothing is in doubt
+)
+
+// PointsChild is the program that Points kills, freezes and cuts off.
+func PointsChild(ctx context.Context, in io.Reader, out, logTo io.Writer) error {
+	var cfg pointsConfig
+	if err := json.NewDecoder(in).Decode(&cfg); err != nil {
+		return fmt.Errorf("read the configuration: %w", err)
+	}
+	c := &pointsChild{cfg: cfg, out: out}
+	if err := c.open(ctx, logTo); err != nil {
+		return err
+	}
+	var err error
+	if cfg.Work == workRecover {
+		err = c.recoverAll(ctx)
+	} else {
+		var wg sync.WaitGroup
+		for i := range max(cfg.Workers, 1) {
+			wg.Go(func() { c.transact(ctx, cfg.Account+i) })
+		}
+		wg.Wait()
+	}
+	err = errors.Join(err, c.mgr.Close(ctx))
+	if err == nil {
+		c.say("done", "")
+	}
+	return err
+}
+
+type pointsChild struct {
+	cfg      pointsConfig
+	mgr      *troth.Manager
+	pay, get *participant
+
+	mu  sync.Mutex // guards out
+	out io.Writer
+}
+
+func (c *pointsChild) say(word string, gid troth.GID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, _ = fmt.Fprintln(c.out, word, gid) // who does not listen is gone
+}
+
+func (c *pointsChild) open(ctx context.Context, logTo io.Writer) error {
+	cfg := troth.Config{
+		Domain: c.cfg.Domain, KeepDecisions: c.cfg.Keep, Timeout: c.cfg.Timeout,
+		Grace: 100 * time.Millisecond, RecoverEvery: 200 * time.Millisecond, AckTimeout: 2 * time.Second,
+		AllowUnreachable: true, // it may be cut off while it opens
+		Logger:           slog.New(slog.NewTextHandler(logTo, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Observer: &troth.Observer{Heuristic: func(h *troth.HeuristicError) {
+			c.say("heuristic", h.GID)
+		}},
+	}
+	var err error
+	for i, p := range []**participant{&c.pay, &c.get} {
+		d := c.cfg.Databases[i]
+		if *p, err = openParticipant(d.Name, d.Flavour, d.DSN, max(c.cfg.Workers, 1)+2); err != nil {
+			return err
+		}
+		cfg.Resources = append(cfg.Resources, (*p).res)
+	}
+	if cfg.Register, err = openPointsRegister(c.cfg.Register); err != nil {
+		return err
+	}
+	c.mgr, err = troth.Open(ctx, cfg)
+	return err
+}
+
+var errMindChanged = errors.New("the program changed its mind")
+
+// transact runs transactions on one account; the last one is rolled back.
+func (c *pointsChild) transact(ctx context.Context, account int) {
+	for i := range c.cfg.Count {
+		var id troth.GID
+		err := c.mgr.Run(ctx, func(ctx context.Context, tx *troth.Tx) error {
+			id = tx.ID()
+			c.say("begin", id)
+			if err := c.do(ctx, tx, account); err != nil {
+				return err
+			}
+			if i == c.cfg.Count-1 {
+				return errMindChanged
+			}
+			return nil
+		})
+		switch {
+		case id == "": // it did not even begin
+		case err == nil, errors.Is(err, troth.ErrPending):
+			c.say("committed", id)
+		case errors.Is(err, troth.ErrRolledBack):
+			c.say("aborted", id)
+		default:
+			c.say("unknown", id)
+		}
+	}
+}
+
+func (c *pointsChild) do(ctx context.Context, tx *troth.Tx, account int) error {
+	if c.cfg.Work == workRead {
+		s, err := c.get.enlist(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if _, err := s.text(ctx, "SELECT balance FROM account WHERE id = ?", account); err != nil {
+			return err
+		}
+	}
+	if err := moveOne(ctx, tx, c.pay, account, -1); err != nil {
+		return err
+	}
+	switch c.cfg.Work {
+	case workTransfer:
+		return moveOne(ctx, tx, c.get, account, +1)
+	case workSlow:
+		over := make(chan struct{})
+		tx.AfterDone(func(troth.Outcome) { close(over) })
+		<-over
+	case workOne, workRead, workRecover:
+	}
+	return nil
+}
+
+// moveOne changes an account of a database and writes into its journal, in the
+// database's own transaction.
+func moveOne(ctx context.Context, tx *troth.Tx, p *participant, account, amount int) error {
+	s, err := p.enlist(ctx, tx)
+	if err != nil {
+		return err
+	}
+	if err := s.exec(ctx, "UPDATE account SET balance = balance + ? WHERE id = ?", amount, account); err != nil {
+		return err
+	}
+	return s.exec(ctx, "INSERT INTO journal (gid, account, amount, note) VALUES (?, ?, ?, 'points')", string(tx.ID()), account, amount)
+}
+
+// recoverAll recovers until no branch of ours is in doubt. What keeps it from that
+// is not its own fault: whoever started it looks.
+func (c *pointsChild) recoverAll(ctx context.Context) error {
+	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		_, _ = c.mgr.Recover(ctx)
+		list, err := c.mgr.InDoubt(ctx)
+		list = slices.DeleteFunc(list, func(b troth.InDoubt) bool {
+			return b.XID.GID.Domain() != c.cfg.Domain || slices.Contains(c.cfg.Foreign, string(b.XID.GID))
+		})
+		if err == nil && len(list) == 0 {
+			return nil
+		}
+		if time.Since(start) > settleWithin {
+			return fmt.Errorf("%d branches in doubt after %v: %w", len(list), settleWithin, err)
+		}
+	}
+}
+
+// openPointsRegister is openRegister, with the smallest segments for the file log.
+func openPointsRegister(spec string) (troth.Register, error) {
+	if dir, ok := strings.CutPrefix(spec, "file:"); ok {
+		return filelog.Open(dir, filelog.WithSegmentSize(segmentSize))
+	}
+	return openRegister(spec)
+}

@@ -698,10 +698,10 @@ var mariaFacts = []struct{ name, script string }{
 
 func TestMariaFacts(t *testing.T) {
 	t.Parallel()
-	server := dbtest.SharedMariaDB(t, mariaFactsServer)
+	real := newMariaReal(t, dbtest.SharedMariaDB(t, mariaFactsServer))
 	for _, fact := range mariaFacts {
 		t.Run(fact.name, func(t *testing.T) {
-			p := newMariaPair(t, server)
+			p := newMariaPair(t, real)
 			p.run(fact.script)
 			p.compareState()
 		})

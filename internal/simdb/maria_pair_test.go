@@ -7,10 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"testing"
 	"time"
-
-	"github.com/troth-tx/troth/internal/dbtest"
 )
 
 // A mariaPair gives the same steps to the simulation and to a real server, and
@@ -24,7 +21,7 @@ import (
 // Sessions are made at their first statement. After each step the sessions that had
 // waited and now have an answer are compared, too.
 type mariaPair struct {
-	t    testing.TB
+	t    failer
 	sim  *mariaSim
 	real *mariaReal
 	log  []string // the steps and answers so far
@@ -36,13 +33,13 @@ var mariaRows = []string{
 	"INSERT INTO t (id, v) VALUES (1, 10), (2, 20), (3, 30), (5, 50)",
 }
 
-func newMariaPair(t testing.TB, server *dbtest.MariaDB) *mariaPair {
+// newMariaPair begins a test on a real server that the test has for itself.
+func newMariaPair(t failer, real *mariaReal) *mariaPair {
 	t.Helper()
-	p := &mariaPair{t: t, sim: newMariaSim(), real: newMariaReal(t, server)}
+	p := &mariaPair{t: t, sim: newMariaSim(), real: real}
+	real.t = t
+	real.reset()
 	for _, text := range mariaRows {
-		if got := p.real.outside.run(p.real.ctx, text); strings.HasPrefix(got, "error") {
-			t.Fatalf("%s: %s", text, got)
-		}
 		p.sim.exec(0, text)
 	}
 	if got := p.sim.settle()[0]; got != "ok 4" {
@@ -102,6 +99,9 @@ func (p *mariaPair) settle() {
 		}
 	}
 	waiting := p.sim.waiting()
+	for _, n := range waiting {
+		p.log = append(p.log, fmt.Sprintf("      %d: waits", n))
+	}
 	for deadline := time.Now().Add(longEnough); p.real.waits() != len(waiting); {
 		for _, n := range waiting {
 			if got := p.real.answer(n, 0); got != "waits" {
@@ -112,6 +112,21 @@ func (p *mariaPair) settle() {
 			p.fail("%d sessions wait in the simulation, %d in the server", len(waiting), p.real.waits())
 		}
 		time.Sleep(200 * time.Microsecond) // there is no signal to wait for
+	}
+}
+
+// count adds up what kinds of answers there were.
+func (p *mariaPair) count(seen map[string]int) {
+	for _, line := range p.log {
+		_, answer, ok := strings.Cut(line, ": ")
+		switch {
+		case !ok:
+			seen["steps"]++
+		case strings.HasPrefix(answer, "ok"), strings.HasPrefix(answer, "rows"):
+			seen[answer[:2]]++
+		default:
+			seen[answer]++
+		}
 	}
 }
 
@@ -264,6 +279,10 @@ func (m *mariaSim) write(text string, results []Result, err error) string {
 		return "lost"
 	case err != nil:
 		return err.Error()
+	case strings.HasPrefix(text, "XA RECOVER"):
+		lines := strings.Split(strings.TrimPrefix(writeRows(results[0].Rows), "rows "), "; ")
+		slices.Sort(lines)
+		return "rows " + strings.Join(lines, "; ")
 	case mariaAsks(text):
 		return writeRows(results[len(results)-1].Rows)
 	}

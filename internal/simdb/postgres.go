@@ -13,6 +13,7 @@ type postgres struct {
 	srv      *Server
 	settings map[string]string // of the server
 	system   int64             // its identifier
+	forced   uint64            // the last number that is on disk
 }
 
 // pgSession is what a session of PostgreSQL has.
@@ -33,7 +34,7 @@ func newPostgres(srv *Server) engine {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(srv.opt.Name))
 	return &postgres{
-		srv: srv, system: int64(h.Sum64() >> 1),
+		srv: srv, system: int64(h.Sum64() >> 1), forced: srv.lastNumber,
 		settings: map[string]string{
 			"server_version":            "15.18",
 			"server_version_num":        "150018",
@@ -124,6 +125,7 @@ func (pg *postgres) commit(s *Session) {
 	tx.commit()
 	pg.over(s, false)
 	if told {
+		pg.force()
 		pg.srv.tell(Committed, s, "")
 	}
 }
@@ -208,18 +210,33 @@ func (s *Session) ExpireIdle() {
 	s.end(fate)
 }
 
-// pgDuration reads a duration as PostgreSQL writes it: milliseconds if it has no
-// unit.
+// pgUnits are the units of durations in settings, longest first.
+var pgUnits = []struct {
+	name string
+	d    time.Duration
+}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"min", time.Minute}, {"s", time.Second}, {"ms", time.Millisecond}}
+
+// pgDuration reads a duration as a setting has it: milliseconds without a unit.
 func pgDuration(text string) time.Duration {
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err == nil {
-		return time.Duration(n) * time.Millisecond
+	digits := span(text, isDigit)
+	n, _ := strconv.ParseInt(text[:digits], 10, 64)
+	unit := strings.TrimSpace(text[digits:])
+	for _, u := range pgUnits {
+		if u.name == unit {
+			return time.Duration(n) * u.d
+		}
 	}
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		return 0
+	return time.Duration(n) * time.Millisecond
+}
+
+// pgDurationText writes it in the longest unit that loses nothing.
+func pgDurationText(d time.Duration) string {
+	for _, u := range pgUnits {
+		if d >= u.d && d%u.d == 0 {
+			return strconv.FormatInt(int64(d/u.d), 10) + u.name
+		}
 	}
-	return d
+	return "0"
 }
 
 // claim waits for whoever changes the row of the key: inserts it, deletes it,
@@ -256,7 +273,6 @@ func (pg *postgres) barges() bool          { return true }
 func (pg *postgres) undoFrees() bool       { return true }
 func (pg *postgres) snapshot(tx *txn) bool { return tx.isolated }
 func (pg *postgres) victim(c []*txn) *txn  { return c[0] } // the last whose timer runs
-func (pg *postgres) crash()                {}
 func (pg *postgres) restart()              {}
 func (pg *postgres) find(gid string) *txn  { return findPrepared(pg.srv, gid) }
 func (pg *postgres) deadlocked() error     { return &Error{Code: "40P01", Message: "deadlock detected"} }
@@ -286,6 +302,18 @@ var pgMistakes = map[mistake]Error{
 	mistakeCheck:       {Code: "23514", Message: `new row for relation "%" violates check constraint`},
 	mistakeLong:        {Code: "22001", Message: "value too long for type character varying: %"},
 }
+
+// crash loses the numbers of transactions that never reached the log on disk: the
+// server gives them out again. (Every forced write takes along what was logged
+// before it; what came after the last one is anybody's guess.)
+func (pg *postgres) crash() {
+	lost := pg.srv.opt.Rand(int(pg.srv.lastNumber-pg.forced) + 1)
+	pg.srv.lastNumber -= uint64(lost)
+	pg.srv.ends = pg.srv.ends[:len(pg.srv.ends)-lost]
+}
+
+// force notes a forced write.
+func (pg *postgres) force() { pg.forced = pg.srv.lastNumber }
 
 // findPrepared finds a prepared transaction by its name.
 func findPrepared(srv *Server, name string) *txn {

@@ -38,7 +38,7 @@ func (pg *postgres) special(p *parser) expr {
 		return &funcCall{name: "current_timestamp", run: pgNow}
 	case p.words("INTERVAL"):
 		n, unit, ok := strings.Cut(p.literal(), " ")
-		d, known := pgUnits[strings.TrimSuffix(unit, "s")]
+		d, known := pgIntervals[strings.TrimSuffix(unit, "s")]
 		count, err := strconv.ParseInt(n, 10, 64)
 		if !ok || !known || err != nil {
 			p.fail("an interval that is not simulated")
@@ -48,7 +48,7 @@ func (pg *postgres) special(p *parser) expr {
 	return nil
 }
 
-var pgUnits = map[string]time.Duration{
+var pgIntervals = map[string]time.Duration{
 	"microsecond": time.Microsecond, "millisecond": time.Millisecond, "second": time.Second, "minute": time.Minute, "hour": time.Hour,
 }
 
@@ -123,7 +123,8 @@ func pgSetConfig(e *env, args []any) (any, error) {
 	}
 	name, _ := toString(args[0])
 	value, _ := toString(args[1])
-	return value, pgOf(e).change(e.c.s, name, value, truth(args[2]))
+	err := pgOf(e).change(e.c.s, name, value, truth(args[2]))
+	return pgOf(e).setting(e.c.s, name), err
 }
 
 func pgXactID(e *env, _ []any) (any, error) {
@@ -173,7 +174,11 @@ func (pg *postgres) relation(c *call, t tableName) (names []string, rows [][]any
 		return pgActivityColumns, pg.activity(c), true, nil
 	case "pg_settings":
 		for name := range pg.settings {
-			rows = append(rows, []any{name, pg.setting(c.s, name)})
+			value := pg.setting(c.s, name)
+			if strings.HasSuffix(name, "_timeout") {
+				value = strconv.FormatInt(pgDuration(value).Milliseconds(), 10)
+			}
+			rows = append(rows, []any{name, value})
 		}
 		return []string{"name", "setting"}, sortRows(rows), true, nil
 	case "pg_roles":

@@ -242,6 +242,7 @@ func (pg *postgres) doPrepare(c *call, gid string) (Result, error) {
 	s.pg.block = false
 	pg.over(s, false)
 	pg.srv.prepared = append(pg.srv.prepared, tx)
+	pg.force()
 	pg.srv.tell(PreparedKind, s, gid)
 	return Result{Tag: "PREPARE TRANSACTION"}, nil
 }
@@ -294,6 +295,7 @@ func (pg *postgres) doFinish(c *call, ctl *pgControl) (Result, error) {
 	} else {
 		tx.rollback()
 	}
+	pg.force()
 	pg.srv.tell(kind, c.s, ctl.name)
 	return Result{Tag: tag}, nil
 }
@@ -335,6 +337,9 @@ func (pg *postgres) set(p *parser) statement {
 func (pg *postgres) change(s *Session, name, value string, local bool) error {
 	if _, known := pg.settings[name]; !known && !strings.Contains(name, ".") && name != "application_name" && name != "deadlock_timeout" {
 		return &Error{Code: "42704", Message: `unrecognized configuration parameter "` + name + `"`}
+	}
+	if strings.HasSuffix(name, "_timeout") {
+		value = pgDurationText(pgDuration(value))
 	}
 	s.pg.settings = append(s.pg.settings, setting{name, value, local})
 	return nil

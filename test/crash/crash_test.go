@@ -23,6 +23,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/troth-tx/troth/internal/dbtest"
+	"github.com/troth-tx/troth/internal/mistake"
 )
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
@@ -40,6 +41,7 @@ type database struct {
 
 // server is what the tests do to a database server.
 type server interface {
+	Addr() string
 	Kill() error
 	Restart(ctx context.Context) error
 }
@@ -241,11 +243,15 @@ func (w *world) journal(t *testing.T, d database) map[string]int {
 func childBinary(t *testing.T) string {
 	t.Helper()
 	build.once.Do(func() {
-		build.path, build.err = filepath.Abs("../../bin/crash-child") // kept: the next build is quick
+		name, tags := "crash-child", "faultpoint"
+		if mistake.Enabled {
+			name, tags = "crash-child-mistaken", "faultpoint mistake"
+		}
+		build.path, build.err = filepath.Abs("../../bin/" + name) // kept: the next build is quick
 		if build.err != nil {
 			return
 		}
-		out, err := exec.Command("go", "build", "-tags", "faultpoint", "-o", build.path, "./child").CombinedOutput()
+		out, err := exec.Command("go", "build", "-tags", tags, "-o", build.path, "./child").CombinedOutput()
 		if err != nil {
 			build.err = fmt.Errorf("%w\n%s", err, out)
 		}

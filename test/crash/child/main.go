@@ -47,7 +47,10 @@ func run() error {
 		keep     = flag.Duration("keep", time.Minute, "Config.KeepDecisions")
 		segment  = flag.Int64("segment", 1<<20, "the size of the file log's segments")
 		timeout  = flag.Duration("timeout", 0, "Config.Timeout")
-		does     = flag.String("work", "transfer", "what each transaction does: transfer, one (pay alone), read (pay, and look at the other), slow (pay, and wait for the time to be up)")
+		passes   = flag.Duration("recover", 0, "recover for that long, whatever is in doubt, instead of transferring")
+		outcome  = flag.String("outcome", "", "say how the transaction ended, instead of transferring")
+		does     = flag.String("work", "transfer", "what each transaction does: transfer, one (pay alone), read (pay, and look at the other), slow (pay, and wait for the time to be up), "+
+			"ignores (as if nothing were wrong, a failed statement), savepoint (the same, and roll back to a savepoint set after it), hidden (receive through a function)")
 	)
 	flag.Parse()
 	ctx := context.Background()
@@ -76,11 +79,17 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	if *settle > 0 {
+	switch {
+	case *settle > 0:
 		if err := settleAll(ctx, m, *settle); err != nil {
 			return err
 		}
-	} else {
+	case *passes > 0:
+		recoverFor(ctx, m, *passes)
+	case *outcome != "":
+		o, err := m.Outcome(ctx, troth.GID(*outcome))
+		fmt.Println("outcome", o, err)
+	default:
 		transfer(ctx, m, do, *n)
 	}
 	if err := m.Close(ctx); err != nil {
@@ -170,6 +179,59 @@ func workOf(name string, pay, receive branch) (work, error) {
 			return err
 		}, nil
 	}
+	return careless(name, pay, receive)
+}
+
+// careless is what programs should not do, and what databases hide.
+func careless(name string, pay, receive branch) (work, error) {
+	transfer := func(ctx context.Context, tx *troth.Tx) (*sql.DB, error) {
+		if err := move(ctx, tx, pay, -1); err != nil {
+			return nil, err
+		}
+		if err := move(ctx, tx, receive, +1); err != nil {
+			return nil, err
+		}
+		return receive(ctx, tx)
+	}
+	again := func(ctx context.Context, tx *troth.Tx, db *sql.DB) {
+		_, err := db.ExecContext(ctx, fmt.Sprintf("INSERT INTO journal (gid, amount) VALUES ('%s', 1)", tx.ID()))
+		fmt.Fprintln(os.Stderr, "ignored:", err)
+	}
+	switch name {
+	case "ignores":
+		return func(ctx context.Context, tx *troth.Tx) error {
+			db, err := transfer(ctx, tx)
+			if err == nil {
+				again(ctx, tx, db)
+			}
+			return err
+		}, nil
+	case "savepoint":
+		return func(ctx context.Context, tx *troth.Tx) error {
+			db, err := transfer(ctx, tx)
+			if err != nil {
+				return err
+			}
+			nested, err := db.BeginTx(ctx, nil)
+			if err != nil {
+				return err
+			}
+			again(ctx, tx, db) // outside of the nested transaction
+			return nested.Rollback()
+		}, nil
+	case "hidden":
+		return func(ctx context.Context, tx *troth.Tx) error {
+			if err := move(ctx, tx, pay, -1); err != nil {
+				return err
+			}
+			db, err := receive(ctx, tx)
+			if err != nil {
+				return err
+			}
+			var done int
+			return db.QueryRowContext(ctx, fmt.Sprintf("SELECT receive('%s')", tx.ID())).Scan(&done)
+		}, nil
+	}
 	return nil, fmt.Errorf("no work is called %q", name)
 }
 
@@ -214,6 +276,15 @@ func move(ctx context.Context, tx *troth.Tx, of branch, amount int) error {
 	}
 	_, err = db.ExecContext(ctx, fmt.Sprintf("INSERT INTO journal (gid, amount) VALUES ('%s', %d)", tx.ID(), amount))
 	return err
+}
+
+// recoverFor makes recovery passes, and says what kept each from its work.
+func recoverFor(ctx context.Context, m *troth.Manager, d time.Duration) {
+	for start := time.Now(); time.Since(start) < d; time.Sleep(100 * time.Millisecond) {
+		if _, err := m.Recover(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, "recover:", err)
+		}
+	}
 }
 
 // settleAll recovers until no branch of ours is in doubt.

@@ -51,6 +51,7 @@ func replay(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("torture replay", flag.ContinueOnError)
 	o := torture.Options{Out: os.Stdout, Mines: faultpoint.Enabled}
 	flags.StringVar(&o.Dir, "dir", "", "as of torture random")
+	flags.BoolVar(&o.Keep, "keep", false, "as of torture random")
 	if err := parse(flags, args); err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/troth-tx/troth/internal/history"
@@ -81,6 +80,9 @@ func (c *checker) observe(ctx context.Context, d *database) (history.Database, e
 		return out, err
 	}
 	read := d.journalRead
+	if err := c.unchanged(ctx, d); err != nil {
+		return out, err
+	}
 	err = eachRow(ctx, d.db, fmt.Sprintf("SELECT id, gid, account, amount, note FROM journal WHERE id > %d", read), func(rows *sql.Rows) error {
 		var id int64
 		var r history.JournalRow
@@ -88,6 +90,7 @@ func (c *checker) observe(ctx context.Context, d *database) (history.Database, e
 		err := rows.Scan(&id, &r.GID, &r.Account, &r.Amount, &note)
 		out.Journal = append(out.Journal, r)
 		d.journalRead = max(d.journalRead, id)
+		d.journalRows++
 		if k := opKind(note); k == opFails || k == opIgnores || k == opRollback {
 			c.failed("R9: %s (%s) left a row in %s", r.GID, note, d.name)
 		}
@@ -117,6 +120,19 @@ func (c *checker) observe(ctx context.Context, d *database) (history.Database, e
 		}
 	}
 	return out, err
+}
+
+// unchanged checks that what was told at the end of an earlier epoch still holds:
+// none of its rows has gone, and none has come (I2, I3, for ever).
+func (c *checker) unchanged(ctx context.Context, d *database) error {
+	var rows int64
+	if err := d.db.QueryRowContext(ctx, fmt.Sprintf("SELECT count(*) FROM journal WHERE id <= %d", d.journalRead)).Scan(&rows); err != nil {
+		return err
+	}
+	if rows != d.journalRows {
+		c.failed("I2, I3: %s had %d journal rows at the end of the last epoch, and of those it now has %d", d.name, d.journalRows, rows)
+	}
+	return nil
 }
 
 func eachRow(ctx context.Context, db *sql.DB, query string, f func(*sql.Rows) error) error {
@@ -176,51 +192,61 @@ func lockedLists(events []history.Event, final history.Final) ([]history.Event, 
 	return out, of
 }
 
-// How much may be left when all is quiet, for each transaction of the epoch that a
-// killed process or a broken session may have left to upkeep.
+// logMax bounds the file log, whose segments take 1 MiB here.
 const logMax = 16 << 20
 
-// bounded checks I12: what is kept beyond its time.
+// bounded checks I12: what is kept beyond its time, of what managers with this
+// epoch's register look after.
 func (c *checker) bounded(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for _, d := range c.world.linked() {
-		for _, table := range []string{"troth_decision", "troth_witness"} {
-			n, err := d.overdue(ctx, table)
-			if err != nil {
-				return fmt.Errorf("%s: %s: %w", d.name, table, err)
-			}
-			if n > 0 {
-				c.failed("I12: %s: %d rows of %s are older than any rule keeps them", d.name, n, table)
-			}
+	mine := "home LIKE '@%'" // of witness rows: the place of the decision
+	switch c.fleet.plan.Register {
+	case "home":
+		mine = "home NOT LIKE '@%'"
+	case "sql":
+		var identity string
+		if err := c.world.register.db.QueryRowContext(ctx, "SELECT value FROM troth_meta WHERE name = 'identity'").Scan(&identity); err != nil {
+			return fmt.Errorf("%s: troth_meta: %w", registerName, err)
+		}
+		mine = "home = '@" + identity + "'"
+	case "file":
+		size, err := directorySize(filepath.Join(c.world.dir, "log"))
+		if err != nil {
+			return err
+		}
+		if size > logMax {
+			c.failed("I12: the decision log takes %d bytes", size)
 		}
 	}
-	size, err := directorySize(filepath.Join(c.world.dir, "log"))
-	if err == nil && size > logMax {
-		c.failed("I12: the decision log takes %d bytes", size)
+	for _, d := range c.world.linked() {
+		decides := (d.name == registerName) == (c.fleet.plan.Register == "sql") && c.fleet.plan.Register != "file"
+		if decides {
+			c.overdue(ctx, d, "troth_decision", "outcome = 'commit'")
+		}
+		if d.engine == engineMariaDB {
+			c.overdue(ctx, d, "troth_witness", mine)
+		}
 	}
-	return err
+	return ctx.Err()
 }
 
-// overdue counts the rows that upkeep should have dropped: commit records that
-// are older than lifeMax and its margin, and two rounds of upkeep.
-func (d *database) overdue(ctx context.Context, table string) (int, error) {
-	var there int
-	find := "SELECT count(*) FROM information_schema.tables WHERE table_name = '" + table + "' AND table_schema IN ('" + schemaName + "', 'public')"
-	if err := d.db.QueryRowContext(ctx, find).Scan(&there); err != nil || there == 0 {
-		return 0, err
-	}
-	age := int((lifeMax + 3*time.Minute).Seconds())
+// overdue complains of rows that upkeep should have dropped: they are older than
+// lifeMax and its margin, and two rounds of upkeep.
+func (c *checker) overdue(ctx context.Context, d *database, table, which string) {
+	const age = int((lifeMax + 2*time.Minute) / time.Second)
 	old := fmt.Sprintf("created_at < UTC_TIMESTAMP(6) - INTERVAL %d SECOND", age)
 	if d.engine == enginePostgres {
 		old = fmt.Sprintf("created_at < now() - interval '%d seconds'", age)
 	}
-	if table == "troth_decision" {
-		old += " AND outcome = 'commit'"
-	}
 	var n int
-	err := d.db.QueryRowContext(ctx, "SELECT count(*) FROM "+table+" WHERE "+old).Scan(&n)
-	return n, err
+	err := d.db.QueryRowContext(ctx, "SELECT count(*) FROM "+table+" WHERE "+which+" AND "+old).Scan(&n)
+	switch {
+	case err != nil:
+		c.failed("harness: I12: %s: %s: %v", d.name, table, err)
+	case n > 0:
+		c.failed("I12: %s: %d rows of %s are older than any rule keeps them", d.name, n, table)
+	}
 }
 
 func directorySize(dir string) (int64, error) {
@@ -235,13 +261,4 @@ func directorySize(dir string) (int64, error) {
 		}
 	}
 	return size, err
-}
-
-// clip shortens a violation for the screen; the whole is in the run's directory.
-func clip(s string) string {
-	s = strings.ReplaceAll(s, "\n", "; ")
-	if len(s) > 600 {
-		return s[:600] + "..."
-	}
-	return s
 }

@@ -147,16 +147,19 @@ func (r *run) meddled(ctx context.Context, f *fleet, loud chan<- string) (*proce
 // which looks at records no sooner than LifeMax and its margin allow.
 const loudWithin = 150 * time.Second
 
+// heardOf waits for a manager to tell of the transaction. It may tell of earlier
+// ones again: nobody has repaired them.
 func (r *run) heardOf(ctx context.Context, p *process, gid string, c meddling, loud <-chan string) error {
-	select {
-	case said := <-loud:
-		if !strings.Contains(said, gid) || !strings.Contains(said, c.victim) {
-			return fmt.Errorf("it was about %s in %s, and the manager says: %s", gid, c.victim, said)
+	late := time.After(loudWithin)
+	for heard := false; !heard; {
+		select {
+		case said := <-loud:
+			heard = strings.Contains(said, gid) && strings.Contains(said, c.victim)
+		case <-late:
+			return fmt.Errorf("nobody noticed within %v", loudWithin)
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-	case <-time.After(loudWithin):
-		return fmt.Errorf("nobody noticed within %v", loudWithin)
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 	if c.decision == "abort" {
 		return nil

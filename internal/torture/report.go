@@ -158,3 +158,12 @@ func (r *report) enough(o Options) error {
 	}
 	return nil
 }
+
+// clip shortens a violation for the screen; the whole is in the run's directory.
+func clip(s string) string {
+	s = strings.ReplaceAll(s, "\n", "; ")
+	if len(s) > 600 {
+		return s[:600] + "..."
+	}
+	return s
+}

@@ -40,6 +40,7 @@ type database struct {
 	db     *sql.DB
 
 	journalRead int64 // id up to which the journal was checked
+	journalRows int64 // how many rows that were
 	planted     []plant
 }
 

@@ -174,7 +174,7 @@ func (v *victim) end() {
 // configure opens the program's proxies and says what it is to do.
 func (c *cycle) configure(v *victim, s scenario) (pointsConfig, error) {
 	cfg := pointsConfig{
-		Domain: c.lane.domain, Register: registerHome, Work: s.work, Count: s.count,
+		Domain: c.lane.domain, Register: registerHome, Work: s.work, Count: s.count, Workers: s.workers,
 		Account: c.account, Keep: s.keep, Timeout: s.timeout, Foreign: c.lane.foreign,
 	}
 	if cfg.Work == "" {

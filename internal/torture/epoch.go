@@ -36,7 +36,7 @@ func (e *epochRun) all(ctx context.Context) error {
 		background.Go(func() { e.ledger.poll(bctx, 1+i, seeded(e.plan.Run, e.plan.Epoch, 2+uint64(i))) })
 	}
 
-	before := e.rate(ctx, calm)
+	before := e.rate(ctx, e.run.opts.Calm)
 	pctx, stopTelling := context.WithCancel(ctx)
 	background.Go(func() { e.tell(pctx) })
 	under := e.underFaults(ctx)
@@ -47,7 +47,7 @@ func (e *epochRun) all(ctx context.Context) error {
 	}
 	settled := e.settle(ctx, "after the heal", healed)
 	e.fleet.resume()
-	after := e.rate(ctx, calm)
+	after := e.rate(ctx, e.run.opts.Calm)
 	e.settle(ctx, "in the end", time.Now())
 	stop()
 	background.Wait()

@@ -18,7 +18,9 @@ import (
 // Options say how to torture.
 type Options struct {
 	Duration  time.Duration // of the whole run; at least one epoch is run
+	Epochs    int           // not 0: so many epochs, and Duration does not count
 	Epoch     time.Duration // under faults, of one epoch; defaults to 60 s
+	Calm      time.Duration // before and after, to measure the load; defaults to 5 s
 	Seed      uint64
 	Register  string   // "home", "sql", "file", or "all" in turns
 	Databases []string // defaults to all
@@ -53,7 +55,18 @@ func Random(ctx context.Context, o Options) error {
 	defer r.world.close()
 	err = r.epochs(ctx)
 	r.report.table(time.Since(r.begun))
-	return errors.Join(err, r.verdict())
+	if err = errors.Join(err, r.verdict()); err == nil && !o.Keep {
+		r.clean()
+	}
+	return err
+}
+
+// clean removes what a good run leaves, and the directory if it then is empty.
+func (r *run) clean() {
+	for _, name := range []string{"log", "bank.db", "bank.db-wal", "bank.db-shm"} {
+		_ = os.RemoveAll(filepath.Join(r.opts.Dir, name)) // what stays is seen and harmless
+	}
+	_ = os.Remove(r.opts.Dir)
 }
 
 // begin starts the databases, and plants what must stay as it is. The caller
@@ -64,6 +77,9 @@ func begin(ctx context.Context, o Options) (*run, error) {
 	}
 	if o.Epoch == 0 {
 		o.Epoch = time.Minute
+	}
+	if o.Calm == 0 {
+		o.Calm = 5 * time.Second
 	}
 	var err error
 	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
@@ -150,7 +166,7 @@ func (r *run) epochs(ctx context.Context) error {
 	if r.opts.replay != nil {
 		return r.epoch(ctx, r.opts.replay)
 	}
-	for n := 0; n == 0 || time.Since(r.begun) < r.opts.Duration && ctx.Err() == nil; n++ {
+	for n := 0; ctx.Err() == nil && (n < max(r.opts.Epochs, 1) || r.opts.Epochs == 0 && time.Since(r.begun) < r.opts.Duration); n++ {
 		if err := r.epoch(ctx, r.plan(n)); err != nil {
 			return err
 		}
@@ -177,9 +193,6 @@ func (r *run) plan(n int) *epochPlan {
 	e.drawFaults(r.opts.Mines)
 	return e
 }
-
-// calm is how long the load is measured without faults, before and after.
-const calm = 5 * time.Second
 
 // epoch runs one epoch and its checks. An error means that the harness failed.
 func (r *run) epoch(ctx context.Context, plan *epochPlan) error {

@@ -75,12 +75,12 @@ func errNoSavepoint(name string) error {
 // had no transaction yet when it was set: then all of that is undone, locks and
 // snapshot included.
 func (m *maria) doRollbackTo(s *Session, name string) error {
-	if _, err := s.savepointsAllowed(); err != nil {
-		return err
-	}
 	i := s.savepoint(name)
 	if i < 0 {
 		return errNoSavepoint(name)
+	}
+	if _, err := s.savepointsAllowed(); err != nil {
+		return err
 	}
 	p := s.maria.savepoints[i]
 	switch {
@@ -96,12 +96,12 @@ func (m *maria) doRollbackTo(s *Session, name string) error {
 }
 
 func (m *maria) doRelease(s *Session, name string) error {
-	if _, err := s.savepointsAllowed(); err != nil {
-		return err
-	}
 	i := s.savepoint(name)
 	if i < 0 {
 		return errNoSavepoint(name)
+	}
+	if _, err := s.savepointsAllowed(); err != nil {
+		return err
 	}
 	s.maria.savepoints = s.maria.savepoints[:i]
 	return nil

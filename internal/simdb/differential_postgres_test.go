@@ -208,7 +208,12 @@ func (d *differential) step(st step) {
 	answers, waiting := d.takeReal(st, worlds)
 	got := seen(answers, waiting)
 	d.log.WriteString(got)
-	d.worlds = slices.DeleteFunc(worlds[:min(len(worlds), worldsMax)], func(w *world) bool { return seen(w.answers, w.waiting()) != got })
+	d.worlds = nil
+	for _, w := range worlds {
+		if len(d.worlds) < worldsMax && seen(w.answers, w.waiting()) == got {
+			d.worlds = append(d.worlds, w)
+		}
+	}
 	d.meet(st, answers, waiting)
 	if len(d.worlds) == 0 {
 		w := worlds[0]

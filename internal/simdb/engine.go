@@ -28,7 +28,7 @@ type engine interface {
 
 	// admit is called before a statement begins; its error is the statement's. It
 	// sees to it that the session has a transaction (c.s.tx) if the statement
-	// needs one.
+	// needs one. It may wait (errBlocked), and is called again then.
 	admit(c *call) error
 
 	// conclude is called when a statement has ended, well or not, and returns the

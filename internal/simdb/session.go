@@ -113,11 +113,14 @@ func (s *Session) Cancel() {
 	if !s.blocked() {
 		return
 	}
-	if s.srv.kind == MariaDB {
+	switch s.srv.kind {
+	case Postgres:
+		s.wait.doom = &Error{Code: "57014", Message: "canceling statement due to user request"}
+	case MariaDB:
 		s.wait.doom = &Error{Code: "1317", State: "70100", Message: "Query execution was interrupted"}
-		return
+	case SQLite:
+		s.wait.doom = &Error{Code: "9", Message: "interrupted"}
 	}
-	s.wait.doom = &Error{Code: "57014", Message: "canceling statement due to user request"}
 }
 
 // Close ends the session: the client did, or the server noticed that it is gone.
@@ -183,7 +186,7 @@ func (s *Session) run() ([]Result, error) {
 		}
 		r.results = append(r.results, res)
 		r.i++
-		r.act = nil
+		r.act, r.call = nil, call{}
 	}
 	err = s.srv.eng.finish(s, err)
 	results := r.results
@@ -196,24 +199,23 @@ func (s *Session) run() ([]Result, error) {
 // must wait.
 func (s *Session) step() (Result, error) {
 	r := &s.req
-	eng := s.srv.eng
-	if r.act == nil {
-		r.call = call{s: s, args: r.args, st: r.list[r.i]}
-		err := eng.admit(&r.call)
-		if err == nil {
-			r.act, err = r.call.st.start(&r.call)
-		}
-		if err != nil {
-			return Result{}, eng.conclude(&r.call, err)
-		}
-	}
 	var res Result
 	var err error
-	if s.wait != nil && s.wait.doom != nil {
+	switch {
+	case s.wait != nil && s.wait.doom != nil:
 		err = s.wait.doom
-		s.stopWaiting()
-	} else {
+	case r.act != nil:
 		res, err = r.act.step(&r.call)
+	default:
+		if r.call.s == nil {
+			r.call = call{s: s, args: r.args, st: r.list[r.i]}
+		}
+		if err = s.srv.eng.admit(&r.call); err == nil {
+			r.act, err = r.call.st.start(&r.call)
+		}
+		if err == nil {
+			res, err = r.act.step(&r.call)
+		}
 	}
 	if err == errBlocked { //nolint:errorlint // never wrapped
 		return res, err
@@ -222,7 +224,7 @@ func (s *Session) step() (Result, error) {
 	if !s.alive {
 		return res, nil
 	}
-	return res, eng.conclude(&r.call, err)
+	return res, s.srv.eng.conclude(&r.call, err)
 }
 
 // alone reports whether the statement that runs is the only one of its request.

@@ -215,27 +215,32 @@ func TestPowerCutWhileOpening(t *testing.T) {
 	cut("in use", fs.cut(func(int) bool { return true }), 2)
 }
 
-// Any operation of the disk may fail. The log then says so for ever, and nothing
-// that was confirmed is lost, whether the program is started again or the power
-// fails too.
+// Any operation of the disk may fail, once or from then on until the program is
+// started again. The log then says so for ever, and nothing that was confirmed is
+// lost, whether the program is started again or the power fails too.
 func TestFailNth(t *testing.T) {
 	t.Parallel()
 	for _, injected := range []error{fmt.Errorf("%w: %w", errInjected, syscall.EIO), fmt.Errorf("%w: %w", errInjected, syscall.ENOSPC), errShort} {
-		for n, fired := 1, true; fired; n++ {
-			fired = failNth(t, n, injected)
+		for _, lasting := range []bool{false, true} {
+			for n, fired := 1, true; fired; n++ {
+				fired = failNth(t, n, injected, lasting)
+			}
 		}
 	}
 }
 
-func failNth(t *testing.T, n int, injected error) (fired bool) {
+func failNth(t *testing.T, n int, injected error, lasting bool) (fired bool) {
 	fs, w := newMemFiles(), newLedger()
 	var mu sync.Mutex
 	calls, failedOp := 0, ""
 	fs.fail = func(op string) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if calls++; calls == n {
+		calls++
+		if calls == n {
 			failedOp = op
+		}
+		if calls == n || (lasting && calls > n) {
 			return injected
 		}
 		return nil
@@ -255,7 +260,7 @@ func failNth(t *testing.T, n int, injected error) (fired bool) {
 	if err != nil && !errors.Is(err, errInjected) {
 		t.Fatalf("%s: the log says %v", what, err)
 	}
-	if poisoned && failedOp != "write" && failedOp != "sync" {
+	if poisoned && !lasting && failedOp != "write" && failedOp != "sync" {
 		t.Fatalf("%s: that poisoned the log", what)
 	}
 	fs.fail = nil

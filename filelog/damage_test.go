@@ -147,12 +147,51 @@ func TestEveryBit(t *testing.T) {
 	}
 }
 
+// The same for a log of the smallest size that users can have.
+func TestEveryBitOfABigLog(t *testing.T) {
+	t.Parallel()
+	if !*long {
+		t.Skip("skipped: takes minutes: run it with -filelog.long")
+	}
+	p, _ := usedLog(t, 500, func(s *settings) { s.segmentSize = segmentSizeMin }, withMark)
+	name := segmentName(1)
+	tried := 0
+	for i := range len(p.files[name]) * 8 {
+		damaged := slices.Clone(p.files[name])
+		damaged[i/8] ^= 1 << (i % 8)
+		p.refusedOrAll(t, fmt.Sprintf("bit %d of byte %d", i%8, i/8), p.with(name, damaged))
+		tried++
+	}
+	t.Logf("%d bits of a log of %d decisions in %d bytes", tried, len(p.want), p.end)
+}
+
+// Blocks that are missing in the middle, with what follows moved up.
+func TestBlocksCutOut(t *testing.T) {
+	t.Parallel()
+	p := newPicture(t)
+	for name, b := range p.files {
+		for from := 0; from < len(b); from += wordSize {
+			for _, n := range []int{wordSize, 64, 512} {
+				to := min(from+n, len(b))
+				short := slices.Delete(slices.Clone(b), from, to)
+				if p.refusedOrAll(t, fmt.Sprintf("%s without bytes %d to %d", name, from, to), p.with(name, short)) && name != markName {
+					t.Fatalf("%s without bytes %d to %d was opened", name, from, to)
+				}
+				padded := append(short, make([]byte, to-from)...)
+				if what := fmt.Sprintf("%s without bytes %d to %d, padded", name, from, to); !p.damageMayLose(name, from, to) {
+					p.refusedOrAll(t, what, p.with(name, padded))
+				}
+			}
+		}
+	}
+}
+
 func TestTruncatedAtEveryByte(t *testing.T) {
 	t.Parallel()
 	p := newPicture(t)
 	for name, b := range p.files {
 		for n := range b {
-			if p.refusedOrAll(t, fmt.Sprintf("%s cut to %d bytes", name, n), p.with(name, b[:n])) {
+			if p.refusedOrAll(t, fmt.Sprintf("%s cut to %d bytes", name, n), p.with(name, b[:n])) && name != markName {
 				t.Fatalf("%s cut to %d bytes was opened", name, n)
 			}
 		}

@@ -33,7 +33,7 @@ func openDirectory(path string, s settings) (_ osFiles, notes []string, err erro
 			err = errors.Join(err, dir.Close()) // which unlocks
 		}
 	}()
-	notes, err = checkDirectory(dir, s)
+	notes, inodes, err := checkDirectory(dir, s)
 	if err != nil {
 		return osFiles{}, nil, err
 	}
@@ -53,7 +53,7 @@ func openDirectory(path string, s settings) (_ osFiles, notes []string, err erro
 	if err := sameDirectory(root, dir); err != nil {
 		return osFiles{}, nil, errors.Join(err, root.Close())
 	}
-	return osFiles{root: root, dir: dir}, notes, nil
+	return osFiles{root: root, dir: dir, inodes: inodes}, notes, nil
 }
 
 // makeDirectory makes path unless it is there, whatever the umask is.
@@ -81,29 +81,30 @@ func makeDirectory(path string) error {
 	return nil
 }
 
-// checkDirectory looks at who may write to the directory and what keeps it.
-func checkDirectory(dir *os.File, s settings) (notes []string, err error) {
+// checkDirectory looks at who may write to the directory and what keeps it. inodes
+// says that files there keep their inodes.
+func checkDirectory(dir *os.File, s settings) (notes []string, inodes bool, err error) {
 	info, err := dir.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("filelog: %w", err)
+		return nil, false, fmt.Errorf("filelog: %w", err)
 	}
 	if mode := info.Mode().Perm(); mode&0o022 != 0 {
-		return nil, fmt.Errorf("filelog: others may write to %s (mode %#o), and so change decisions: chmod 700 it, or name a directory inside it", dir.Name(), mode)
+		return nil, false, fmt.Errorf("filelog: others may write to %s (mode %#o), and so change decisions: chmod 700 it, or name a directory inside it", dir.Name(), mode)
 	}
 	if os.Geteuid() == 0 {
 		notes = append(notes, "this process runs as root, which the decision log does not need: run it as a user of its own")
 	}
 	kind, verdict, err := fileSystem(dir)
 	if err != nil {
-		return nil, fmt.Errorf("filelog: %w", err)
+		return nil, false, fmt.Errorf("filelog: %w", err)
 	}
 	switch {
 	case verdict == fileSystemUnsafe && !s.unsafeFiles:
-		return nil, fmt.Errorf("filelog: %s is on %s, which may lose decisions or let two machines own the log: use a local disk, or WithUnsafeFileSystem", dir.Name(), kind)
+		return nil, false, fmt.Errorf("filelog: %s is on %s, which may lose decisions or let two machines own the log: use a local disk, or WithUnsafeFileSystem", dir.Name(), kind)
 	case verdict != fileSystemSafe:
 		notes = append(notes, "the decision log is on "+kind+": make sure that it outlives the machine's restart")
 	}
-	return notes, nil
+	return notes, verdict == fileSystemSafe, nil
 }
 
 func sameDirectory(root *os.Root, dir *os.File) error {
@@ -119,6 +120,14 @@ func sameDirectory(root *os.Root, dir *os.File) error {
 		return fmt.Errorf("filelog: %s was replaced while it was being opened", dir.Name())
 	}
 	return nil
+}
+
+func inodeOf(info fs.FileInfo) uint64 {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0
+	}
+	return uint64(st.Ino) //nolint:unconvert // narrower on other systems
 }
 
 // linkCount returns how many names a file has.

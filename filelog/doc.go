@@ -17,12 +17,18 @@
 //
 // After any crash [Open] finds every decision that was confirmed, or refuses with
 // a [*CorruptError] that names the file, the place and the reason. It never starts
-// with fewer decisions than were confirmed, with one exception that no single log
-// can close: damage that turns the end of the log into zeros, from some place
-// through the very last frame, looks exactly like frames that were never written,
-// or a write that a power cut tore. Damage that leaves any later frame is found;
-// therefore one more frame, which only confirms, is written when the log has been
-// idle for a second and on Close. Bits that rot are found everywhere.
+// with fewer decisions than were confirmed, with one exception: damage that turns
+// the end of the log into zeros, from some place through the very last frame, looks
+// exactly like frames that were never written, or a write that a power cut tore.
+// Bits that rot are found everywhere.
+//
+// The exception is narrow. A file of its own, the mark, says once a second and on
+// Close how far the log was synced, and Open refuses a log that ends before. So
+// what a zeroed end can hide is what was confirmed in the last second before a
+// crash; a sector of 512 bytes holds about three frames. Whoever loses the mark too,
+// or has a log that an earlier version wrote last, loses all frames in the
+// zeroed block: 19 of one decision each in 4096 bytes. An idle log also writes a
+// frame that only confirms the one before.
 //
 // # Failure
 //
@@ -38,6 +44,10 @@
 // # Limits
 //
 // One process owns the directory, by flock. A copy of the directory is another
-// log of the same identity: never run both. A restored backup has forgotten what
-// was decided since.
+// log of the same identity, and a restored backup has forgotten what was decided
+// since: run beside the original, or after it, it would roll back what the original
+// committed. Open refuses a copy made file by file with [ErrCopied], until an
+// operator says that it is meant. It does not notice a clone or a snapshot of the
+// whole file system, nor copies where inodes do not last (FUSE, overlayfs, network
+// file systems, memory).
 package filelog

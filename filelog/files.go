@@ -18,7 +18,8 @@ type files interface {
 	Create(name string) (file, error) // that must not exist, for its owner alone
 	Rename(from, to string) error     // replaces to
 	Remove(name string) error
-	SyncDir() error // makes creations, renames and removals last
+	Inode(name string) (uint64, error) // tells a file from a copy of it; 0: nothing here does
+	SyncDir() error                    // makes creations, renames and removals last
 }
 
 type file interface {
@@ -55,8 +56,9 @@ func parseSegmentName(name string) (number uint32, ok bool) {
 
 // osFiles are real files.
 type osFiles struct {
-	root *os.Root
-	dir  *os.File // the same directory: it holds the lock, and syncs
+	root   *os.Root
+	dir    *os.File // the same directory: it holds the lock, and syncs
+	inodes bool     // the file system keeps the numbers of its inodes
 }
 
 func (o osFiles) List() ([]string, error) {
@@ -75,6 +77,17 @@ func (o osFiles) ReadFile(name string) ([]byte, error) { return o.root.ReadFile(
 func (o osFiles) Rename(from, to string) error         { return o.root.Rename(from, to) }
 func (o osFiles) Remove(name string) error             { return o.root.Remove(name) }
 func (o osFiles) SyncDir() error                       { return o.dir.Sync() }
+
+func (o osFiles) Inode(name string) (uint64, error) {
+	if !o.inodes {
+		return 0, nil
+	}
+	info, err := o.root.Lstat(name)
+	if err != nil {
+		return 0, err
+	}
+	return inodeOf(info), nil
+}
 
 func (o osFiles) Create(name string) (file, error) {
 	f, err := o.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)

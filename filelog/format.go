@@ -16,7 +16,8 @@ import (
 //	header   0 magic "TROTHLOG"   8 version u32   12 zero u32
 //	        16 identity, 8 bytes of text         24 number u64
 //	        32 size u64: of the file             40 written u64: see below
-//	        48 zero, 12 bytes                    60 crc32c u32 of bytes 0-59
+//	        48 inode u64: see below              56 zero u32
+//	        60 crc32c u32 of bytes 0-59
 //	frame    0 sequence u48   6 mark "tr"
 //	         8 length u32: of the body           12 crc32c u32 of the body
 //	        16 first u32                         20 crc32c u32 of bytes 0-19
@@ -31,8 +32,10 @@ import (
 // troth.EncodeBranches. first is the number of the oldest segment that still
 // holds a live record; those before it may be gone. written is how much of the
 // segment was on disk before it got its name, under which it is never seen
-// unfinished. The checksums of frames are seeded with identity and number, so that
-// a frame of another log or segment is not a frame.
+// unfinished. inode is the file's own, so that a copy is known for one; it is 0
+// where inodes do not last, and in segments from before it was introduced. The
+// checksums of frames are seeded with identity and number, so that a frame of
+// another log or segment is not a frame.
 //
 // A frame is written only after the frame before it is on disk. So a frame with
 // sequence n is also the proof that every frame up to n-1 was synced, and at most
@@ -81,6 +84,7 @@ type header struct {
 	number   uint32
 	size     int64
 	written  int64
+	inode    uint64
 }
 
 func (h header) encode() []byte {
@@ -91,6 +95,7 @@ func (h header) encode() []byte {
 	binary.LittleEndian.PutUint64(b[24:], uint64(h.number))
 	binary.LittleEndian.PutUint64(b[32:], uint64(h.size))
 	binary.LittleEndian.PutUint64(b[40:], uint64(h.written))
+	binary.LittleEndian.PutUint64(b[48:], h.inode)
 	binary.LittleEndian.PutUint32(b[60:], crc32.Checksum(b[:60], castagnoli))
 	return b
 }
@@ -114,6 +119,7 @@ func decodeHeader(b []byte) (header, error) {
 		number:   uint32(number),
 		size:     int64(binary.LittleEndian.Uint64(b[32:])),
 		written:  int64(binary.LittleEndian.Uint64(b[40:])),
+		inode:    binary.LittleEndian.Uint64(b[48:]),
 	}
 	switch {
 	case !troth.ValidIdentity(h.identity) || number == 0 || uint64(h.number) != number || h.written < headerSize || h.written > h.size:

@@ -24,10 +24,14 @@ func (e *noSegmentError) Error() string {
 func (e *noSegmentError) Unwrap() error { return e.err }
 
 // keep is the keeper goroutine: it prepares the next segment before it is needed,
-// so that no decision waits for a file to grow, and removes the oldest ones. oldest
-// is the number of the first segment there is.
+// so that no decision waits for a file to grow, removes the oldest ones, and lets
+// the mark follow the log, to the end. oldest is the number of the first segment
+// there is.
 func (l *Log) keep(oldest uint32) {
 	failing := false
+	marks, stop := l.markTicks()
+	defer stop()
+	defer l.advanceMark()
 	for {
 		select {
 		case number, ok := <-l.needNext:
@@ -40,6 +44,8 @@ func (l *Log) keep(oldest uint32) {
 			}
 			failing = err != nil
 			l.next <- prepared{seg, err} // the capacity is 1, and one is asked for at a time
+		case <-marks:
+			l.advanceMark()
 		case <-l.trim:
 			oldest = l.removeBefore(oldest, l.first.Load())
 		}

@@ -19,6 +19,9 @@ type snapshot struct {
 	live     []*record
 	stale    []string // files that the log no longer needs once its live records are in a newer segment
 	torn     *tornWrite
+
+	adopted     bool // an operator has said that this is a copy, and that it is meant
+	markDamaged bool // there is a mark, and nothing can be read from it
 }
 
 // A tornWrite is the end of a segment that a crash left unfinished. Nobody was
@@ -43,8 +46,14 @@ func load(fs files) (*snapshot, error) {
 		if strings.HasSuffix(name, tempSuffix) {
 			s.stale = append(s.stale, name)
 		}
+		if name == adoptName {
+			s.adopted = true
+		}
 	}
 	if len(numbers) == 0 {
+		if err := checkMark(fs, s); err != nil {
+			return nil, err
+		}
 		return s, nil
 	}
 	slices.Sort(numbers)
@@ -72,6 +81,9 @@ func load(fs files) (*snapshot, error) {
 		if err := l.obsolete(n); err != nil {
 			return nil, err
 		}
+	}
+	if err := checkMark(fs, s); err != nil {
+		return nil, err
 	}
 	return s, nil
 }
@@ -124,6 +136,9 @@ func (l *loader) fits(c *segmentContent, name string, number uint32) error {
 	}
 	if c.number != number {
 		return corrupt("the file says that it is segment %d", c.number)
+	}
+	if err := l.checkCopied(name, c.header); err != nil {
+		return err
 	}
 	if l.identity == "" {
 		l.identity = c.identity
@@ -272,6 +287,9 @@ func createSegment(fs files, h header, size int64, frames func(seed uint32, writ
 			return nil, err
 		}
 	}
+	if seg.inode, err = fs.Inode(temp); err != nil {
+		return nil, err
+	}
 	seg.size, seg.written = max(size, seg.off+sealSize), seg.off
 	if err = zeroFill(f, seg.off, seg.size); err != nil {
 		return nil, err
@@ -313,6 +331,11 @@ func dropStale(fs files, s *snapshot) error {
 			return fmt.Errorf("filelog: remove an old segment: %w", err)
 		}
 		faultpoint.Hit("compact.after-unlink")
+	}
+	if s.adopted { // last: until then the old segments may be read again
+		if err := fs.Remove(adoptName); err != nil {
+			return fmt.Errorf("filelog: remove %s: %w", adoptName, err)
+		}
 	}
 	if err := fs.SyncDir(); err != nil {
 		return fmt.Errorf("filelog: sync the directory: %w", err)

@@ -39,6 +39,9 @@ type Log struct {
 	sequence  uint64 // of the newest frame
 	confirmed bool   // the newest frame holds no commit that another frame must confirm
 
+	mark   *marker       // the keeper owns it
+	synced atomic.Uint64 // the sequence of the newest frame on disk
+
 	wake     chan struct{} // to the writer: there is something to do. Capacity 1
 	gathered chan struct{} // to the writer: enough callers have come. Capacity 1
 	done     chan struct{} // closed when everything is released
@@ -110,6 +113,10 @@ func openFiles(fs files, cfg settings, release func() error) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
+	mark, err := createMark(fs, s.identity, s.sequence)
+	if err != nil {
+		return nil, errors.Join(err, seg.file.Close())
+	}
 	l := &Log{
 		cfg:       cfg,
 		files:     fs,
@@ -118,6 +125,7 @@ func openFiles(fs files, cfg settings, release func() error) (*Log, error) {
 		seg:       seg,
 		sequence:  s.sequence,
 		confirmed: true,
+		mark:      mark,
 		wake:      make(chan struct{}, 1),
 		gathered:  make(chan struct{}, 1),
 		done:      make(chan struct{}),
@@ -134,6 +142,10 @@ func openFiles(fs files, cfg settings, release func() error) (*Log, error) {
 		l.notes = append(l.notes, fmt.Sprintf("the decision log ended in a torn write, as after a power cut: cut %s at byte %d and kept a copy in %s",
 			s.torn.name, s.torn.offset, tornName))
 	}
+	if s.markDamaged {
+		l.notes = append(l.notes, "the decision log's mark, "+markName+", was damaged: damage to the log's last frames would not have been noticed; it is made anew")
+	}
+	l.synced.Store(s.sequence)
 	l.first.Store(seg.number)
 	l.needNext <- seg.number + 1
 	keeperDone := make(chan struct{})
@@ -379,7 +391,7 @@ func (l *Log) Close(ctx context.Context) error {
 func (l *Log) shutDown(keeperDone <-chan struct{}) {
 	close(l.needNext)
 	<-keeperDone
-	errs := []error{l.seg.file.Close()}
+	errs := []error{l.seg.file.Close(), l.mark.file.Close()}
 	select {
 	case p := <-l.next: // prepared for nothing; the next Open drops it
 		if p.segment != nil {

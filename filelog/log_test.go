@@ -68,7 +68,7 @@ var epoch = time.Date(2026, 3, 14, 15, 9, 26, 535_897_932, time.UTC)
 func small(opts ...Option) settings {
 	return must(newSettings(append([]Option{func(s *settings) {
 		s.segmentSize, s.allowSmaller = 1024, true
-		s.idleDelay = time.Hour // no frame that the test did not ask for
+		s.idleDelay, s.markDelay = time.Hour, time.Hour // no frame or mark that the test did not ask for
 		s.identity = func() string { return "0123abcd" }
 		s.now = func() time.Time { return epoch }
 	}}, opts...)))
@@ -315,7 +315,7 @@ func TestIdleLogConfirmsItsLastFrame(t *testing.T) {
 	}
 	l := openMem(t, fs, small(func(s *settings) { s.idleDelay = time.Millisecond }))
 	decide(t, l, commitNo(1), troth.Committed)
-	for range 4 { // two segments, the commit, the frame behind it
+	for range 5 { // two segments, the mark, the commit, the frame behind it
 		<-synced
 	}
 	closeLog(t, l)
@@ -488,7 +488,7 @@ func TestSizeStaysConstant(t *testing.T) {
 	l = open()
 	defer func() { closeLog(t, l) }()
 	check()
-	if got, limit := directorySize(t, dir), int64(2*segmentSizeMin); got > limit {
+	if got, limit := directorySize(t, dir), int64(2*segmentSizeMin+markSize); got > limit {
 		t.Errorf("after reopening the log has %d bytes; want at most %d", got, limit)
 	}
 }

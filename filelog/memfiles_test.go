@@ -19,6 +19,7 @@ const sectorSize = 512
 // can still be read: that is what kernels do.
 type memFiles struct {
 	mu      sync.Mutex
+	inodes  uint64              // the last number given; 0: files have none
 	names   map[string]*memFile // as the program sees it
 	durable map[string]*memFile // as it is after a power cut
 	pending []nameChange        // since the last SyncDir
@@ -34,6 +35,8 @@ type nameChange struct {
 
 type memFile struct {
 	fs      *memFiles
+	inode   uint64
+	fail    func(op string) error // asked like memFiles.fail, about this file alone
 	content []byte
 	durable []byte
 	pending []sectorWrite // since the last Sync
@@ -85,6 +88,15 @@ func (m *memFiles) ReadFile(name string) ([]byte, error) {
 	return slices.Clone(f.content), nil
 }
 
+func (m *memFiles) Inode(name string) (uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.names[name]; f != nil {
+		return f.inode, nil
+	}
+	return 0, &fs.PathError{Op: "stat", Path: name, Err: fs.ErrNotExist}
+}
+
 func (m *memFiles) Create(name string) (file, error) {
 	f := &memFile{fs: m}
 	err := m.change("create", func(injected error) error {
@@ -93,6 +105,10 @@ func (m *memFiles) Create(name string) (file, error) {
 		}
 		if m.names[name] != nil {
 			return &fs.PathError{Op: "create", Path: name, Err: fs.ErrExist}
+		}
+		if m.inodes > 0 {
+			m.inodes++
+			f.inode = m.inodes
 		}
 		m.names[name] = f
 		m.pending = append(m.pending, nameChange{to: name, file: f})
@@ -137,6 +153,9 @@ func (m *memFiles) SyncDir() error {
 
 func (f *memFile) WriteAt(b []byte, off int64) (n int, err error) {
 	err = f.fs.change("write", func(injected error) error {
+		if f.fail != nil && injected == nil {
+			injected = f.fail("write")
+		}
 		if errors.Is(injected, errShort) {
 			b = b[:len(b)/2]
 		} else if injected != nil {
@@ -155,6 +174,9 @@ func (f *memFile) WriteAt(b []byte, off int64) (n int, err error) {
 
 func (f *memFile) Sync() error {
 	return f.fs.change("sync", func(injected error) error {
+		if f.fail != nil && injected == nil {
+			injected = f.fail("sync")
+		}
 		if injected == nil {
 			for _, w := range f.pending {
 				f.durable = overwrite(f.durable, w.off, w.data)
@@ -187,10 +209,11 @@ func (m *memFiles) clone() *memFiles {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c := newMemFiles()
+	c.inodes = m.inodes
 	copies := map[*memFile]*memFile{nil: nil}
 	of := func(f *memFile) *memFile {
 		if copies[f] == nil && f != nil {
-			copies[f] = &memFile{fs: c, content: slices.Clone(f.content), durable: slices.Clone(f.durable), pending: slices.Clone(f.pending)}
+			copies[f] = &memFile{fs: c, inode: f.inode, content: slices.Clone(f.content), durable: slices.Clone(f.durable), pending: slices.Clone(f.pending)}
 		}
 		return copies[f]
 	}

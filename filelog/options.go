@@ -20,6 +20,7 @@ type settings struct {
 	syncDelay    time.Duration
 	unsafeFiles  bool
 	idleDelay    time.Duration // from the last frame to the one that confirms it
+	markDelay    time.Duration // from one mark to the next
 	now          func() time.Time
 	identity     func() string
 	allowSmaller bool // tests: segments below segmentSizeMin
@@ -43,6 +44,7 @@ func newSettings(opts []Option) (settings, error) {
 	s := settings{
 		segmentSize: segmentSizeDefault,
 		idleDelay:   time.Second,
+		markDelay:   time.Second,
 		now:         time.Now,
 		identity:    newIdentity,
 	}

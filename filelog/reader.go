@@ -10,9 +10,10 @@ import (
 // A CorruptError says that the log is damaged in a way that no crash explains, so
 // decisions that were confirmed may be missing. Nothing was changed.
 //
-// Restore the file from a copy of the disk. If there is none, the branches in
-// doubt must be ended by hand (troth indoubt shows them) before the directory is
-// moved away: a new log knows nothing of the old decisions.
+// Restore the file from a copy of the disk; [ErrCopied] says what to do then. If
+// there is none, the branches in doubt must be ended by hand (troth indoubt shows
+// them) before the directory is moved away: a new log knows nothing of the old
+// decisions.
 type CorruptError struct {
 	File   string
 	Offset int64

@@ -24,6 +24,7 @@ const traceLength = 200
 // and is killed and started again.
 type trace struct {
 	t       *testing.T
+	seed    uint64
 	rng     *rand.Rand
 	fs      *memFiles
 	ledger  *ledger
@@ -37,8 +38,10 @@ type trace struct {
 }
 
 func newTrace(t *testing.T, seed uint64) *trace {
-	tr := &trace{t: t, rng: rand.New(rand.NewPCG(seed, 0)), ledger: newLedger(), did: map[string]int{}}
-	tr.use(newMemFiles())
+	tr := &trace{t: t, seed: seed, rng: rand.New(rand.NewPCG(seed, 0)), ledger: newLedger(), did: map[string]int{}}
+	fs := newMemFiles()
+	fs.inodes = 1
+	tr.use(fs)
 	tr.open()
 	return tr
 }
@@ -57,7 +60,11 @@ func (tr *trace) use(fs *memFiles) {
 }
 
 func (tr *trace) open() {
-	l, err := openFiles(tr.fs, small(), func() error { return nil })
+	l, err := openFiles(tr.fs, small(func(s *settings) {
+		if tr.seed%2 == 1 {
+			withMark(s)
+		}
+	}), func() error { return nil })
 	if err != nil {
 		tr.t.Fatalf("open in the trace: %v", err)
 	}
@@ -157,17 +164,18 @@ func (tr *trace) kill() {
 // note counts what the log did by itself: segments begun, and records that are in
 // two segments because they were copied.
 func (tr *trace) note() {
-	s := must(load(tr.fs))
+	fs := tr.fs.clone() // the keeper may be at work
+	s := must(load(fs))
 	if s.highest > tr.highest {
 		tr.did["segments"] += int(s.highest - tr.highest)
 		tr.highest = s.highest
 	}
 	in := map[troth.GID]int{}
-	for _, name := range must(tr.fs.List()) {
+	for _, name := range must(fs.List()) {
 		if _, ok := parseSegmentName(name); !ok {
 			continue
 		}
-		c, err := readSegment(name, tr.fs.get(name), true)
+		c, err := readSegment(name, fs.get(name), true)
 		if err != nil {
 			tr.t.Fatal(err)
 		}

@@ -315,6 +315,7 @@ func (l *Log) writeFrame(b []byte) error {
 	l.syncs.Add(1)
 	l.seg.off += int64(len(b))
 	l.sequence++
+	l.synced.Store(l.sequence)
 	return nil
 }
 

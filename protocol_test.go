@@ -199,6 +199,9 @@ func (w *world) decisions(ef effect) []func(*world) event {
 }
 
 func (w *world) mayDecide(ef effect) {
+	if writers := w.writers(); ef.branch != noBranch && writers > 1 && w.m.branches[ef.branch].can&CanDecide == 0 {
+		w.fail("branch %d of %d writers cannot record the decision and is the home", ef.branch, writers)
+	}
 	for i, b := range w.m.branches {
 		if b.wrote && i != ef.branch && b.vote != VoteCommit {
 			w.fail("decision asked for before branch %d voted commit", i)
@@ -210,6 +213,15 @@ func (w *world) mayDecide(ef effect) {
 	if ef.branch == noBranch && !w.m.register {
 		w.fail("no register to decide in")
 	}
+}
+
+func (w *world) writers() (n int) {
+	for _, b := range w.m.branches {
+		if b.wrote {
+			n++
+		}
+	}
+	return n
 }
 
 // R1: no branch commits before the decision is commit.

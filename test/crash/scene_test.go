@@ -8,6 +8,7 @@ import (
 
 	"github.com/troth-tx/troth"
 	"github.com/troth-tx/troth/internal/cutproxy"
+	"github.com/troth-tx/troth/internal/mistake"
 )
 
 // Scenes are schedules in which one rule alone stands between the databases and
@@ -344,12 +345,15 @@ func oldRecordServerDown(t *testing.T, w *world) {
 		t.Fatal("the program does not come to commit.before")
 	}
 	aged(t, w)
-	p := w.freeze(t, "prove.before", "-recover", "1ms", "-grace", "1h")
+	p := w.freeze(t, "recover.before-finish", "-recover", "1ms")
 	if err := w.b.server.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	p.thaw(t)
 	p.wait(t)
+	if !strings.Contains(p.stderr.String(), "is kept") && !mistake.Enabled {
+		t.Errorf("nobody tried to prove the record\n%s", p.stderr.String())
+	}
 	if err := w.b.server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}

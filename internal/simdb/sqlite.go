@@ -45,13 +45,13 @@ func (lite *sqlite) admit(c *call) error {
 			return lite.srv.unknown(c, "FOR UPDATE")
 		}
 		lite.begin(s)
+		c.mark = s.tx.mark("")
 		s.tx.takeSnapshot()
 		return nil
 	}
 	lite.begin(s)
-	err := lite.lock(c)
 	c.mark = s.tx.mark("")
-	return err
+	return lite.lock(c)
 }
 
 func (lite *sqlite) begin(s *Session) {
@@ -199,14 +199,15 @@ func (ctl *liteControl) step(c *call) (Result, error) {
 	s := c.s
 	tag := Result{Tag: "OK"}
 	if ctl.verb == pgBegin {
-		if s.sqlite.block {
-			return tag, liteError("cannot start a transaction within a transaction")
-		}
 		lite.begin(s)
-		if ctl.now {
+		c.mark = s.tx.mark("")
+		if ctl.now { // the lock is taken even if there is a transaction already
 			if err := lite.lock(c); err != nil {
 				return tag, err // conclude drops the transaction
 			}
+		}
+		if s.sqlite.block {
+			return tag, liteError("cannot start a transaction within a transaction")
 		}
 		s.sqlite.block = true
 		return tag, nil

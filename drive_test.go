@@ -1,0 +1,359 @@
+package troth
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The driver tells an observer each step of each branch, and the end.
+func TestObserverHearsEachStep(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var heard []string
+		s := setup(t, func(c *Config, _ *bundle) {
+			c.Observer = &Observer{
+				BranchOp: func(_ GID, resource, op string, took time.Duration, err error) {
+					heard = append(heard, resource+" "+op)
+					if took != 0 || err != nil {
+						t.Errorf("%s %s took %v: %v", resource, op, took, err)
+					}
+				},
+				TxEnd: func(_ GID, o Outcome, branches int, took time.Duration, err error) {
+					heard = append(heard, "end")
+					if o != Committed || branches != 2 || took != 3*time.Second || err != nil {
+						t.Errorf("end: %v, %d branches, %v, %v", o, branches, took, err)
+					}
+				},
+			}
+		})
+		err := s.m.Run(t.Context(), func(ctx context.Context, tx *Tx) error {
+			time.Sleep(3 * time.Second)
+			return errors.Join(s.a.work(ctx, tx), s.b.work(ctx, tx))
+		})
+		synctest.Wait()
+		if got := strings.Join(heard, ", "); err != nil || got != "porthos prepare, athos decide, porthos commit, end" {
+			t.Errorf("heard %s; error %v", got, err)
+		}
+	})
+}
+
+// With a register the decision is no resource's.
+func TestObserverHearsTheRegister(t *testing.T) {
+	t.Parallel()
+	var decided []string
+	s := setup(t, func(c *Config, _ *bundle) { c.Register = newMemRegister() })
+	s.m.cfg.Observer.BranchOp = func(_ GID, resource, op string, _ time.Duration, _ error) {
+		if op == "decide" {
+			decided = append(decided, resource)
+		}
+	}
+	if _, err := s.transfer(t.Context()); err != nil || len(decided) != 1 || decided[0] != "" {
+		t.Errorf("decided at %q; error %v", decided, err)
+	}
+}
+
+// R2: a context that ends after the votes, and before anybody was asked for the
+// decision, rolls back without a record.
+func TestCancelledBetweenVoteAndDecision(t *testing.T) {
+	t.Parallel()
+	s := setup(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	s.m.cfg.Observer.BranchOp = func(_ GID, _, op string, _ time.Duration, _ error) {
+		if op == "prepare" {
+			cancel()
+		}
+	}
+	_, err := s.transfer(ctx)
+	wantErr(t, err, ErrRolledBack, context.Canceled)
+	if err := s.m.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if s.a.tab.size() != 0 || s.b.inDoubt() != 0 || strings.Contains(s.log.String(), "decide") {
+		t.Errorf("calls %s, %d records", s.log, s.a.tab.size())
+	}
+}
+
+// A home that is named and cannot begin its branch leaves nothing to decide in.
+func TestNamedHomeMustJoin(t *testing.T) {
+	t.Parallel()
+	refused := errors.New("too many connections")
+	for _, c := range []struct {
+		name string
+		spy  func(*memRM, *Manager)
+		want []error
+	}{
+		{"begin fails", func(r *memRM, _ *Manager) { r.failOn("begin", failure{err: refused}) }, []error{ErrRolledBack, refused}},
+		{"not open any more", func(r *memRM, m *Manager) {
+			m.mu.Lock()
+			m.opened[r], m.failed[r] = false, refused
+			m.mu.Unlock()
+		}, []error{ErrRolledBack, ErrUnreachable, refused}},
+	} {
+		aramis := newMemRM("aramis", &callLog{})
+		s := setup(t, func(c *Config, _ *bundle) { c.Resources = append(c.Resources, aramis) })
+		err := s.m.Run(t.Context(), func(ctx context.Context, tx *Tx) error {
+			c.spy(aramis, s.m)
+			return errors.Join(s.a.work(ctx, tx), s.b.work(ctx, tx))
+		}, Home("aramis"))
+		wantErr(t, err, c.want...)
+		if got := s.log.String(); strings.Contains(got, "prepare") || strings.Contains(got, "decide") {
+			t.Errorf("%s: calls %s", c.name, got)
+		}
+	}
+}
+
+// It does not join a transaction of one branch, which needs no home, nor one that
+// it takes part in already.
+func TestNamedHomeJoinsOnlyWhereNeeded(t *testing.T) {
+	t.Parallel()
+	aramis := newMemRM("aramis", &callLog{})
+	s := setup(t, func(c *Config, _ *bundle) { c.Resources = append(c.Resources, aramis) })
+	err := s.m.Run(t.Context(), func(ctx context.Context, tx *Tx) error { return s.a.work(ctx, tx) }, Home("aramis"))
+	if got := aramis.log.String() + s.log.String(); err != nil || got != "athos decide" {
+		t.Errorf("calls %s; error %v", got, err)
+	}
+	begun := 0
+	s.m.cfg.Observer.TxEnd = func(_ GID, _ Outcome, branches int, _ time.Duration, _ error) { begun = branches }
+	if _, err := s.transfer(t.Context(), Home("porthos")); err != nil || begun != 2 {
+		t.Errorf("%d branches; error %v", begun, err)
+	}
+	if got := s.log.String(); !strings.HasSuffix(got, "athos prepare, porthos decide, athos commit") {
+		t.Errorf("calls %s", got)
+	}
+}
+
+// Who cannot record a decision is told, with what to do.
+func TestNobodyCanRecord(t *testing.T) {
+	t.Parallel()
+	s := setup(t, func(_ *Config, s *bundle) { s.a.can, s.b.can = CanPrepare, CanPrepare })
+	_, err := s.transfer(t.Context())
+	wantErr(t, err, ErrRolledBack)
+	if !strings.Contains(err.Error(), "set Config.Register") {
+		t.Errorf("error %v does not say why", err)
+	}
+	// One branch needs no record.
+	if err := s.m.Run(t.Context(), s.a.work); err != nil {
+		t.Errorf("one branch: %v", err)
+	}
+}
+
+// A sole branch whose answer is lost, of a resource that can neither record nor
+// find out: the truth is that nobody knows, for as long as the transaction can live.
+func TestLostDecisionOfABranchThatLeavesNoRecord(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := setup(t, func(c *Config, s *bundle) { s.a.can, c.AckTimeout = CanPrepare, 5*time.Second })
+		s.a.failOn("decide", failure{err: errors.New("eof")})
+		start := time.Now()
+		err := s.m.Run(t.Context(), s.a.work)
+		wantErr(t, err, ErrUndecided)
+		if took := time.Since(start); took < 5*time.Second || took > 8*time.Second {
+			t.Errorf("the caller waited %v, and AckTimeout is 5 s", took)
+		}
+		s.m.mu.Lock()
+		active := len(s.m.active)
+		s.m.mu.Unlock()
+		if active != 1 {
+			t.Error("asking is given up before the transaction can have died")
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		s.m.mu.Lock()
+		active = len(s.m.active)
+		s.m.mu.Unlock()
+		if active != 0 {
+			t.Error("after LifeMax it is asked for still")
+		}
+	})
+}
+
+// A process that slept while it asked for abort does not believe the answer: its
+// question may have come after the record of a commit was forgotten.
+func TestAbortHeardTooLateIsNotBelieved(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &callLog{}
+		reg := &hookReg{memRegister: newMemRegister()}
+		a := &hookRM{memRM: newMemRM("athos", log), reg: reg}
+		b := newMemRM("porthos", log)
+		m := openManager(t, Config{Resources: []Resource{a, b}, RecoverEvery: -1, LifeMax: time.Hour})
+		a.failOn("decide", failure{err: errors.New("eof")})
+		reg.decide = func(_ context.Context, d Decision) (Outcome, error) {
+			time.Sleep(2 * time.Hour) // SIGSTOP
+			return reg.memRegister.Decide(context.Background(), d)
+		}
+		var told []Outcome
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		err := m.Run(ctx, func(ctx context.Context, tx *Tx) error {
+			tx.AfterDone(func(o Outcome) { told = append(told, o) })
+			_, err := tx.Enlist(ctx, a)
+			return errors.Join(err, b.work(ctx, tx))
+		})
+		wantErr(t, err, ErrUndecided)
+		time.Sleep(5 * time.Hour)
+		synctest.Wait()
+		if len(told) != 0 || b.inDoubt() != 1 {
+			t.Errorf("the program was told %v, %d branches in doubt", told, b.inDoubt())
+		}
+		_ = m.Close(context.Background())
+	})
+}
+
+// A reader whose end is not acknowledged may have read what does not hold together.
+func TestFailedReleaseOfReaders(t *testing.T) {
+	t.Parallel()
+	cut := errors.New("serialization failure")
+	s := setup(t, func(_ *Config, s *bundle) { s.a.wrote, s.b.wrote = false, false })
+	s.b.failOn("release", failure{err: cut})
+	_, err := s.transfer(t.Context())
+	wantErr(t, err, ErrRolledBack, cut)
+	var b *BranchError
+	if !errors.As(err, &b) || b.Resource != "porthos" || b.Op != "commit" {
+		t.Errorf("error %v", err)
+	}
+	// Beside a branch that wrote, and committed, it makes no difference.
+	s = setup(t, func(_ *Config, s *bundle) { s.a.wrote = false })
+	s.a.failOn("release", failure{err: cut})
+	if _, err := s.transfer(t.Context()); err != nil {
+		t.Errorf("error %v", err)
+	}
+}
+
+// A rollback that fails on the branch's own session is done from elsewhere, if the
+// branch may be prepared; what cannot be reached is recovery's.
+func TestFailedRollback(t *testing.T) {
+	t.Parallel()
+	down := failure{err: errors.New("connection refused")}
+	work := errors.New("no money")
+	run := func(s *bundle) error {
+		return s.m.Run(t.Context(), func(ctx context.Context, tx *Tx) error {
+			return errors.Join(s.a.work(ctx, tx), s.b.work(ctx, tx), work)
+		})
+	}
+	// No branch has a name yet: there is nothing to finish.
+	s := setup(t, nil)
+	s.b.failOn("rollback", down)
+	wantErr(t, run(s), ErrRolledBack, work)
+	if got := s.log.String(); strings.Contains(got, "finish") {
+		t.Errorf("calls %s", got)
+	}
+
+	// One votes no, the other was prepared and is finished from elsewhere.
+	s = setup(t, func(c *Config, _ *bundle) { c.Register = newMemRegister() })
+	s.a.failOn("prepare", failure{err: errVoteNo})
+	s.b.failOn("rollback", down)
+	_, err := s.transfer(t.Context())
+	wantErr(t, err, ErrRolledBack)
+	if got := s.log.String(); !strings.Contains(got, "porthos finish rollback") || strings.Contains(got, "athos finish") || s.b.inDoubt() != 0 {
+		t.Errorf("calls %s", got)
+	}
+}
+
+// What an abort left behind is looked for at once, and nothing otherwise.
+func TestRecoveryIsNudged(t *testing.T) {
+	t.Parallel()
+	down := failure{err: errors.New("connection refused")}
+	for _, c := range []struct {
+		name   string
+		change func(*bundle)
+		want   bool
+	}{
+		{"committed", func(*bundle) {}, false},
+		{"voted no", func(s *bundle) { s.a.failOn("prepare", failure{err: errVoteNo}) }, false},
+		{"rollback not acknowledged", func(s *bundle) {
+			s.a.failOn("prepare", failure{err: errVoteNo})
+			s.b.failOn("rollback", down)
+			s.b.failOn("finish rollback", down)
+		}, true},
+		{"commit not acknowledged", func(s *bundle) {
+			s.b.failOn("commit", down)
+			s.b.failOn("finish commit", down)
+		}, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := setup(t, func(cfg *Config, s *bundle) {
+				cfg.Register = newMemRegister()
+				c.change(s)
+			})
+			_, _ = s.transfer(t.Context()) // any outcome
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			if got := len(s.m.wake) > 0; got != c.want {
+				t.Errorf("%s: nudged %v", c.name, got)
+			}
+		})
+	}
+}
+
+// A branch that is gone and left no evidence is not asked for again; one that
+// cannot be reached is, until AckTimeout, and the caller hears the first reason.
+func TestFinishFromElsewhere(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		eof := errors.New("eof")
+		for _, c := range []struct {
+			name    string
+			finish  error
+			tries   func(n int) bool
+			want    []error
+			wantNot error
+		}{
+			{"no evidence", ErrNoEvidence, func(n int) bool { return n == 1 }, []error{ErrPending, ErrNoEvidence}, eof},
+			{"unreachable", errors.New("connection refused"), func(n int) bool { return n > 3 && n < 30 }, []error{ErrPending}, eof},
+		} {
+			s := setup(t, func(cfg *Config, _ *bundle) { cfg.AckTimeout = 3 * time.Second })
+			s.b.failOn("commit", failure{err: eof})
+			s.b.failOn("finish commit", failure{err: c.finish})
+			start := time.Now()
+			_, err := s.transfer(t.Context())
+			wantErr(t, err, c.want...)
+			var b *BranchError
+			if !errors.As(err, &b) || b.Op != "commit" || b.Resource != "porthos" || b.XID == "" || errors.Is(err, c.wantNot) {
+				t.Errorf("%s: error %v", c.name, err)
+			}
+			if n := strings.Count(s.log.String(), "finish commit"); !c.tries(n) || time.Since(start) > 4*time.Second {
+				t.Errorf("%s: %d tries in %v", c.name, n, time.Since(start))
+			}
+		}
+	})
+}
+
+func TestBackoff(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int]time.Duration{
+		0: 0, 1: 20 * time.Millisecond, 2: 40 * time.Millisecond, 3: 80 * time.Millisecond,
+		7: 1280 * time.Millisecond, 8: 2 * time.Second, 11: 2 * time.Second, 12: 2 * time.Second, 1000: 2 * time.Second,
+	} {
+		if got := backoff(n); got != want {
+			t.Errorf("before attempt %d: %v, want %v", n, got, want)
+		}
+	}
+}
+
+// Contexts that a caller cannot stop end with words that say what took so long.
+func TestDetachedContextsSayWhatTookSoLong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := &driver{}
+		ctx, cancel := d.detached(time.Second, "decide")
+		defer cancel()
+		time.Sleep(time.Second - 1)
+		if ctx.Err() != nil {
+			t.Error("it ended early")
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		if got := context.Cause(ctx); got == nil || got.Error() != "troth: no answer in time: decide" {
+			t.Errorf("cause %v", got)
+		}
+		now := time.Now()
+		if earlier(now, now.Add(1)) != now || earlier(now.Add(1), now) != now {
+			t.Error("the earlier of two times is the later")
+		}
+	})
+}

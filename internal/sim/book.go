@@ -105,6 +105,18 @@ func (b *book) decided(gid troth.GID, o troth.Outcome) {
 	b.decisions[gid] = o
 }
 
+// committedAlone: the work of a plan is durable. If no branch of it was ever
+// prepared, that was its decision.
+func (b *book) committedAlone(no int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for gid, p := range b.gids {
+		if p.no == no && len(b.branches[gid]) == 0 {
+			b.decisions[gid] = troth.Committed
+		}
+	}
+}
+
 func (b *book) allEndedLocked(gid troth.GID, o troth.Outcome) bool {
 	for _, br := range b.branches[gid] {
 		if br.ended != o {
@@ -119,6 +131,17 @@ func (b *book) prepared(s *store, xid troth.XID) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.branches[xid.GID] = append(b.branches[xid.GID], prepared{store: s, xid: xid})
+}
+
+// resurrected: a crash brought a rolled back branch back (F8).
+func (b *book) resurrected(s *store, xid troth.XID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i, br := range b.branches[xid.GID] {
+		if br.store == s && br.xid == xid {
+			b.branches[xid.GID][i].ended = troth.Undecided
+		}
+	}
 }
 
 // resolves: a prepared branch is being ended.
@@ -303,7 +326,7 @@ func (b *book) checkPlanLocked(p *plan) {
 }
 
 func (b *book) checkStoreLocked(s *store) {
-	if s.kind == logFile || s.kind == sqlTable {
+	if s.kind == kindFile || s.kind == kindTable {
 		return
 	}
 	sum := accountsPerStore * startBalance

@@ -39,7 +39,7 @@ const (
 	sqlRegister
 )
 
-func drawSetting(rng *rand.Rand) setting {
+func drawSetting(rng *rand.Rand, deep bool) setting {
 	on := func() bool { return rng.IntN(2) == 0 }
 	odds := func(n int) int {
 		if on() {
@@ -73,10 +73,12 @@ func drawSetting(rng *rand.Rand) setting {
 	}
 	n := 2 + rng.IntN(3)
 	for range n {
-		s.kinds = append(s.kinds, []kind{postgres, mariadb}[rng.IntN(2)])
+		s.kinds = append(s.kinds, []kind{kindPostgres, kindMariaDB}[rng.IntN(2)])
 	}
-	if rng.IntN(4) == 0 {
-		s.kinds[rng.IntN(n)] = sqlite
+	if deep { // neither is simulated there
+		s.register = []registerKind{homeRegister, sqlRegister}[rng.IntN(2)]
+	} else if rng.IntN(4) == 0 {
+		s.kinds[rng.IntN(n)] = kindSQLite
 	}
 	if s.register == fileRegister {
 		s.processes = 1 // it has one owner
@@ -97,7 +99,7 @@ const (
 )
 
 func (w *world) drawFate(c *call) fate {
-	if w.healing || !c.to.remote {
+	if !w.rough() || !c.to.remote {
 		return keep
 	}
 	f := &w.cfg

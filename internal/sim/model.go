@@ -106,7 +106,7 @@ func (m *model) work(c *conn, p *plan, l leg) error {
 	if t.failed {
 		return errAborted
 	}
-	if m.s.kind == sqlite {
+	if m.s.kind == kindSQLite {
 		if m.writer != nil && m.writer != t {
 			return errWait
 		}
@@ -116,7 +116,7 @@ func (m *model) work(c *conn, p *plan, l leg) error {
 		return errWait
 	}
 	if l.fails {
-		t.failed = m.s.kind == postgres // F11: MariaDB's transaction goes on
+		t.failed = m.s.kind == kindPostgres // F11: MariaDB's transaction goes on
 		return errStatement
 	}
 	m.locks[l.account] = t
@@ -152,9 +152,9 @@ func (m *model) prepare(c *conn, xid troth.XID) (bool, error) {
 		c.txn = nil
 		return false, nil
 	}
-	t.xid, t.at, t.witness = xid, time.Now(), m.s.kind == mariadb
+	t.xid, t.at, t.witness = xid, time.Now(), m.s.kind == kindMariaDB
 	m.prepared = append(m.prepared, t)
-	if m.s.kind == postgres {
+	if m.s.kind == kindPostgres {
 		t.holder, c.txn = nil, nil
 	}
 	m.s.w.book.prepared(m.s, xid)
@@ -184,7 +184,7 @@ func (m *model) resolve(from *session, xid troth.XID, outcome troth.Outcome) err
 		return nil
 	}
 	m.rollback(t)
-	if m.s.kind == mariadb {
+	if m.s.kind == kindMariaDB {
 		m.undone = append(m.undone, t)
 	}
 	return nil
@@ -250,6 +250,7 @@ func (m *model) kill(rng *rand.Rand) {
 		if rng.IntN(3) == 0 && m.free(t) {
 			m.prepared = append(m.prepared, t)
 			m.xacts[t.id] = troth.Undecided
+			m.s.w.book.resurrected(m.s, t.xid)
 			for a := range t.amounts {
 				m.locks[a] = t
 			}
@@ -293,8 +294,6 @@ func (m *model) foreign() (there, all int) {
 	return there, m.planted
 }
 
-func (m *model) leftover() int { return len(m.records) + len(m.witness) }
-
 // plant adds a branch that is none of ours.
 func (m *model) plant(xid troth.XID) {
 	m.planted++
@@ -312,7 +311,7 @@ func (m *model) decide(d troth.Decision) (troth.Outcome, error) {
 	}
 	d.At = time.Now()
 	m.records[d.GID] = &record{Decision: d}
-	if m.s.kind == logFile {
+	if m.s.kind == kindFile {
 		m.unsynced = append(m.unsynced, d.GID)
 	} else {
 		m.s.w.book.decided(d.GID, d.Outcome)

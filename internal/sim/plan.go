@@ -43,21 +43,20 @@ func (w *world) drawPlans() {
 		return
 	}
 	for i, s := range w.databases() {
-		m, ok := s.backend.(*model)
-		if !ok || s.kind == sqlite {
+		if s.kind == kindSQLite {
 			continue
 		}
 		at := troth.Place{Identity: "99999999"}
-		if w.cfg.register != homeRegister {
+		if w.register != nil && !w.opt.Deep { // one that our own register could decide
 			at.Identity = w.register.backend.(*model).identity
 		}
 		switch (i + int(w.opt.Seed)) % 3 {
 		case 0: // another application, whose domain begins like ours
-			m.plant(troth.XID{GID: troth.GID("bank2.06f8zqm3s5w4k9y1c7b2d8e0fa"), Place: at, Branch: 1})
+			s.plant(troth.XID{GID: troth.GID("bank2.06f8zqm3s5w4k9y1c7b2d8e0fa"), Place: at, Branch: 1})
 		case 1: // another program
-			m.plant(troth.XID{})
+			s.plant(troth.XID{GID: "other.program", Branch: 1})
 		case 2: // one whose decisions nobody here can reach
-			m.plant(troth.XID{GID: troth.GID("bank.06f8zqm3s5w4k9y1c7b2d8e0fa"), Place: troth.Place{Resource: s.name, Identity: "zzzzzzzz"}, Branch: 1})
+			s.plant(troth.XID{GID: troth.GID("bank.06f8zqm3s5w4k9y1c7b2d8e0fa"), Place: troth.Place{Resource: s.name, Identity: "zzzzzzzz"}, Branch: 1})
 		}
 	}
 }
@@ -95,7 +94,7 @@ func (w *world) drawPlan(no int) *plan {
 			l.amount -= left
 			left = 0
 		}
-		if w.cfg.kinds[s] == sqlite {
+		if w.cfg.kinds[s] == kindSQLite {
 			p.home = w.stores[s].name // XA branches must know it from their start
 		}
 		p.legs = append(p.legs, l)

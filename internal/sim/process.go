@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"math/rand/v2"
 	"sync/atomic"
@@ -20,9 +21,11 @@ type process struct {
 	frozen  bool // the scheduler's alone
 	clients atomic.Int64
 
+	ready  atomic.Bool   // opened is closed
 	opened chan struct{} // closed once mgr is set, or stays nil for good
 	mgr    *troth.Manager
-	nodes  []*resource
+	nodes  []node
+	pools  []*sql.DB               // of the deep ones
 	told   map[*plan]troth.Outcome // what Outcome said last; guarded by the turn of its one poller
 }
 
@@ -92,17 +95,34 @@ func (p *process) config(seed rand.Source, skew time.Duration) troth.Config {
 		Rand:             source{seed},
 	}
 	for _, s := range p.w.databases() {
-		r := &resource{p: p, s: s, m: s.backend.(*model)}
-		p.nodes = append(p.nodes, r)
-		cfg.Resources = append(cfg.Resources, r)
+		var n node
+		if p.w.opt.Deep {
+			d := p.deepNode(s)
+			p.pools = append(p.pools, d.db)
+			n = d
+		} else {
+			n = &resource{p: p, s: s, m: s.backend.(*model)}
+		}
+		p.nodes = append(p.nodes, n)
+		cfg.Resources = append(cfg.Resources, n.manager())
 	}
-	if s := p.w.register; s != nil {
+	switch s := p.w.register; {
+	case s == nil:
+	case p.w.opt.Deep:
+		cfg.Register = p.deepRegister(s)
+	default:
 		cfg.Register = &register{r: &resource{p: p, s: s, m: s.backend.(*model)}}
 	}
 	return cfg
 }
 
 const domain = "bank"
+
+// A node is a process's way to one store.
+type node interface {
+	manager() troth.Resource
+	work(ctx context.Context, tx *troth.Tx, plan *plan, l leg) error
+}
 
 // source is a random source as a Reader.
 type source struct{ rand.Source }
@@ -117,6 +137,7 @@ func (s source) Read(b []byte) (int, error) {
 // run opens the Manager.
 func (p *process) run(cfg troth.Config) {
 	defer close(p.opened)
+	defer p.ready.Store(true)
 	mgr, err := troth.Open(context.Background(), cfg)
 	if err != nil { // with AllowUnreachable only for a bug
 		p.w.book.violate("Open", "", "%v", err)
@@ -142,11 +163,19 @@ func (w *world) giveBack(plans []*plan) {
 func (p *process) shut() {
 	<-p.opened
 	if p.mgr == nil {
+		p.closePools()
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	_ = p.mgr.Close(ctx) // what it left is not asked for any more
+	p.closePools()
+}
+
+func (p *process) closePools() {
+	for _, db := range p.pools {
+		_ = db.Close() // nothing of it is used any more
+	}
 }
 
 // bury stops the goroutines of a dead process. Nothing that they ask reaches the
@@ -154,11 +183,13 @@ func (p *process) shut() {
 func (p *process) bury() {
 	<-p.opened
 	if p.mgr == nil {
+		p.closePools()
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = p.mgr.Close(ctx) // every answer is errDead
+	p.closePools()
 }
 
 // transfer carries a plan out and notes what the program is told.
@@ -239,14 +270,9 @@ func (p *process) askOutcome(plan *plan) {
 // work does the plan's statements. Some programs go on after a failed one.
 func (p *process) work(ctx context.Context, tx *troth.Tx, plan *plan) error {
 	for _, l := range plan.legs {
-		b, err := tx.Enlist(ctx, p.nodes[l.store])
-		if err != nil {
-			return err
-		}
-		if l.reads {
-			continue
-		}
-		if err := b.(*branch).work(ctx, l); err != nil && !plan.swallows {
+		err := p.nodes[l.store].work(ctx, tx, plan, l)
+		var none *enlistError
+		if err != nil && (!plan.swallows || errors.As(err, &none)) {
 			return err
 		}
 	}

@@ -15,7 +15,7 @@ var _ troth.Register = (*register)(nil)
 
 func (g *register) Open(ctx context.Context, _ troth.RegisterConfig) error {
 	return g.r.tell(ctx, "open register", nothing, func() error {
-		if g.r.s.kind == logFile {
+		if g.r.s.kind == kindFile {
 			g.r.m.sync() // what the log finds it writes again
 		}
 		return nil
@@ -30,7 +30,7 @@ func (g *register) Decide(ctx context.Context, d troth.Decision) (troth.Outcome,
 	if err != nil {
 		return troth.Undecided, err
 	}
-	if g.r.s.kind == logFile { // who joined somebody else's record needs its sync all the same
+	if g.r.s.kind == kindFile { // who joined somebody else's record needs its sync all the same
 		if err := g.r.tell(ctx, "sync", g.about(d.GID), func() error { g.r.m.sync(); return nil }); err != nil {
 			return troth.Undecided, err
 		}

@@ -24,11 +24,25 @@ var (
 	_ troth.Sweeper   = (*resource)(nil)
 )
 
+func (r *resource) manager() troth.Resource { return r }
+
+// work does a leg, as a program would.
+func (r *resource) work(ctx context.Context, tx *troth.Tx, _ *plan, l leg) error {
+	b, err := tx.Enlist(ctx, r)
+	if err != nil {
+		return &enlistError{err}
+	}
+	if l.reads {
+		return nil
+	}
+	return b.(*branch).work(ctx, l)
+}
+
 func (r *resource) Name() string { return r.s.name }
 
 func (r *resource) Can() troth.Capability {
 	var can troth.Capability
-	if r.s.kind != sqlite {
+	if r.s.kind != kindSQLite {
 		can = troth.CanPrepare
 	}
 	if r.p.w.register == nil || can == 0 {
@@ -53,7 +67,7 @@ func (r *resource) Decisions() troth.Register {
 func (r *resource) Begin(_ context.Context, cfg troth.BranchConfig) (troth.Branch, error) {
 	b := &branch{r: r, cfg: cfg, plan: r.p.w.plan(cfg.GID)}
 	b.conn = &conn{session: &session{store: r.s, slot: r.p.slot, incarnation: r.p.incarnation}}
-	if r.s.kind == mariadb { // XA START names the branch before its first statement
+	if r.s.kind == kindMariaDB { // XA START names the branch before its first statement
 		xid, err := cfg.XID()
 		if err != nil {
 			return nil, err
@@ -75,8 +89,8 @@ func (r *resource) Recover(ctx context.Context) ([]troth.Prepared, error) {
 func (m *model) list() []troth.Prepared {
 	var out []troth.Prepared
 	for _, t := range m.prepared {
-		p := troth.Prepared{XID: t.xid, Ours: t.xid.GID != "", Native: t.xid.String()}
-		if m.s.kind == postgres {
+		p := troth.Prepared{XID: t.xid, Ours: t.xid.Place != (troth.Place{}), Native: t.xid.String()}
+		if m.s.kind == kindPostgres {
 			p.Age = max(time.Since(t.at), 1)
 		}
 		out = append(out, p)
@@ -87,7 +101,7 @@ func (m *model) list() []troth.Prepared {
 // Finish is as [troth.Resource] says. On MariaDB it ends the session that holds
 // the branch first, and believes nothing but the witness (R8).
 func (r *resource) Finish(ctx context.Context, xid troth.XID, outcome troth.Outcome, evidence string) error {
-	if r.s.kind == mariadb {
+	if r.s.kind == kindMariaDB {
 		for patient := true; ; patient = false {
 			held, err := r.ask(ctx, "look for holder", about(r, xid), func() (any, error) {
 				t := r.m.find(xid)
@@ -128,7 +142,7 @@ func (r *resource) prove(ctx context.Context, xid troth.XID, outcome troth.Outco
 		if r.m.find(xid) != nil {
 			return troth.Undecided, errors.New("sim: the branch is there: try again")
 		}
-		if r.s.kind == mariadb {
+		if r.s.kind == kindMariaDB {
 			if _, ok := r.m.witness[xid.String()]; ok {
 				return troth.Committed, nil
 			}
@@ -146,7 +160,7 @@ func (r *resource) prove(ctx context.Context, xid troth.XID, outcome troth.Outco
 	switch found := got.(troth.Outcome); {
 	case found == outcome:
 		return nil
-	case found == troth.Undecided || (r.s.kind == mariadb && evidence == ""):
+	case found == troth.Undecided || (r.s.kind == kindMariaDB && evidence == ""):
 		return troth.ErrNoEvidence
 	default:
 		return &troth.HeuristicError{GID: xid.GID, Decision: outcome, Branches: []troth.HeuristicBranch{{
@@ -156,7 +170,7 @@ func (r *resource) prove(ctx context.Context, xid troth.XID, outcome troth.Outco
 }
 
 func (r *resource) Forget(ctx context.Context, gids []troth.GID) error {
-	if r.s.kind != mariadb {
+	if r.s.kind != kindMariaDB {
 		return nil
 	}
 	return r.tell(ctx, "drop witnesses", nothing, func() error {
@@ -170,7 +184,7 @@ func (r *resource) Forget(ctx context.Context, gids []troth.GID) error {
 }
 
 func (r *resource) Sweep(ctx context.Context, minAge time.Duration, forgotten func(context.Context, troth.Place, troth.GID) (bool, error)) (int, error) {
-	if r.s.kind != mariadb {
+	if r.s.kind != kindMariaDB {
 		return 0, nil
 	}
 	got, err := r.ask(ctx, "list witnesses", nothing, func() (any, error) {

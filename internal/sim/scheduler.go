@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing/synctest"
 	"time"
 )
@@ -22,9 +23,10 @@ type call struct {
 	err    error
 
 	state     callState
-	seen      int  // the store's changes when it last had to wait
-	inKernel  bool // sent before its process was frozen or died
-	gaveUp    bool // its context has ended
+	seen      int         // the store's changes when it last had to wait
+	ready     func() bool // whether what it waits for is there; nil: look again after each change
+	inKernel  bool        // sent before its process was frozen or died
+	gaveUp    bool        // its context has ended
 	lose      fate
 	notBefore time.Time
 	done      chan struct{} // the answer, or the lack of one, is in err. Capacity 1
@@ -51,11 +53,14 @@ type key struct {
 func (k key) compare(o key) int {
 	return cmp.Or(
 		cmp.Compare(k.slot, o.slot), cmp.Compare(k.incarnation, o.incarnation), cmp.Compare(k.store, o.store),
-		cmp.Compare(k.op, o.op), cmp.Compare(k.tx, o.tx), cmp.Compare(k.branch, o.branch), cmp.Compare(k.n, o.n))
+		cmp.Compare(k.n, o.n), cmp.Compare(k.op, o.op), cmp.Compare(k.tx, o.tx), cmp.Compare(k.branch, o.branch))
 }
 
 func (k key) String() string {
 	s := fmt.Sprintf("p%d.%d s%d %s", k.slot, k.incarnation, k.store, k.op)
+	if k.n > 0 { // SQL: on one line, and not all of it
+		s = fmt.Sprintf("p%d.%d s%d #%d %.160s", k.slot, k.incarnation, k.store, k.n, strings.Join(strings.Fields(k.op), " "))
+	}
 	if k.tx > 0 {
 		s += fmt.Sprintf(" t%d.%d", k.tx, k.branch)
 	}
@@ -102,7 +107,7 @@ func (w *world) handIn(c *call) {
 // step lets everybody run until all wait, and then makes one thing happen.
 func (w *world) step() {
 	w.settle()
-	if !w.healing && w.maybeFault() {
+	if w.rough() && w.maybeFault() {
 		return
 	}
 	if w.rng.IntN(w.cfg.timeOdds) == 0 {
@@ -117,6 +122,15 @@ func (w *world) step() {
 		return
 	}
 	w.passTime()
+}
+
+// rough reports whether faults happen now: not while a deep world starts, which
+// takes most of its steps, and not while it heals.
+func (w *world) rough() bool {
+	if w.opt.Deep && !w.started {
+		w.started = !slices.ContainsFunc(w.processes, func(p *process) bool { return !p.ready.Load() })
+	}
+	return !w.healing && (w.started || !w.opt.Deep)
 }
 
 // settle takes in what the processes ask for.
@@ -177,6 +191,9 @@ func (w *world) canGoOn(c *call) bool {
 		return false
 	}
 	if c.state == callWaiting {
+		if c.ready != nil {
+			return c.ready() || c.sess.ended
+		}
 		return c.to.changed != c.seen
 	}
 	return true
@@ -201,7 +218,7 @@ func (w *world) passTime() {
 // carryOut takes a call one step on.
 func (w *world) carryOut(c *call) {
 	w.trace.steps++
-	w.trace.add(uint64(w.since()), uint64(c.key.slot), uint64(c.key.store), uint64(c.key.op[0]), uint64(c.key.tx), uint64(c.state))
+	w.trace.add(uint64(w.since()), uint64(c.key.slot), uint64(c.key.store), uint64(len(c.key.op)), uint64(c.key.tx), uint64(c.state))
 	switch {
 	case c.state == callAnswered:
 		w.finish(c, c.answer, c.err)
@@ -229,6 +246,9 @@ func (w *world) execute(c *call) {
 		return
 	}
 	c.to.changed++
+	if conn, ok := answer.(*wire); ok && (c.by == nil || c.lose == loseAnswer) {
+		w.hangUp(conn.sess) // nobody will ever use it
+	}
 	switch {
 	case c.by == nil:
 		w.remove(c)
@@ -236,7 +256,7 @@ func (w *world) execute(c *call) {
 	case c.lose == loseAnswer:
 		w.tell(c, says(err)+", and the answer is lost")
 		w.finish(c, nil, errLost)
-	case c.lose == twice && c.sess == nil:
+	case c.lose == twice && c.sess == nil && c.key.op != opConnect:
 		again := *c
 		again.by, again.lose, again.done = nil, keep, nil
 		w.calls = append(w.calls, &again)

@@ -13,6 +13,7 @@ import (
 var (
 	seedFlag  = flag.Int64("sim.seed", -1, "run this seed alone and print its trace")
 	seedsFlag = flag.Int("sim.seeds", 3000, "how many seeds to run")
+	deepFlag  = flag.Bool("sim.deep", false, "the real resource managers over simulated SQL servers")
 	firstFlag = flag.Uint64("sim.first", 0, "the first of them")
 )
 
@@ -22,7 +23,7 @@ const failuresMax = 10
 // TestSim runs seeds, one in a hundred of them twice.
 func TestSim(t *testing.T) {
 	if *seedFlag >= 0 {
-		r := Run(t, Options{Seed: uint64(*seedFlag), Trace: os.Stdout})
+		r := Run(t, Options{Seed: uint64(*seedFlag), Deep: *deepFlag, Trace: os.Stdout})
 		for _, v := range r.Violations {
 			t.Error(v)
 		}
@@ -38,7 +39,7 @@ func TestSim(t *testing.T) {
 			t.Run("", func(t *testing.T) {
 				t.Parallel()
 				for seed := next.Add(1) - 1; seed < end && failures.Load() < failuresMax; seed = next.Add(1) - 1 {
-					r := Run(t, Options{Seed: uint64(seed)})
+					r := Run(t, Options{Seed: uint64(seed), Deep: *deepFlag})
 					steps.Add(int64(r.Steps))
 					faults.Add(int64(r.Faults))
 					committed.Add(int64(r.Committed))
@@ -51,7 +52,7 @@ func TestSim(t *testing.T) {
 						t.Errorf("seed %d: %s (replay: make sim SEED=%d)", seed, r.Violations[0], seed)
 					}
 					if seed%100 == 0 {
-						if again := Run(t, Options{Seed: uint64(seed)}); again.Hash != r.Hash {
+						if again := Run(t, Options{Seed: uint64(seed), Deep: *deepFlag}); again.Hash != r.Hash {
 							failures.Add(1)
 							t.Errorf("seed %d: two runs differ: %d and %d steps", seed, r.Steps, again.Steps)
 						}

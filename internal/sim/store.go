@@ -4,18 +4,21 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
+
+	"github.com/troth-tx/troth"
 )
 
 // kind is what a store is.
 type kind uint8
 
 const (
-	postgres kind = iota + 1
-	mariadb
-	sqlite
-	logFile
-	sqlTable // a PostgreSQL of its own that holds only decisions
+	kindPostgres kind = iota + 1
+	kindMariaDB
+	kindSQLite
+	kindFile
+	kindTable // a PostgreSQL of its own that holds only decisions
 )
 
 func (k kind) String() string {
@@ -45,7 +48,7 @@ type backend interface {
 	count(plan int) int        // rows of a plan
 	balance() int              // the sum of all accounts
 	foreign() (there, all int) // the foreign branches that are left, of how many
-	leftover() int             // rows of the protocol's own
+	plant(troth.XID)           // a branch that is none of ours
 }
 
 // A session is a process's connection to a store, as the server sees it.
@@ -56,6 +59,7 @@ type session struct {
 	ended             bool
 	hungUp            bool // the client is gone, the server will notice
 	used              time.Time
+	gone              atomic.Bool // ended, as the client's machine can see it
 	atEnd             func()
 }
 
@@ -78,6 +82,7 @@ func (s *session) end() {
 		return
 	}
 	s.ended = true
+	s.gone.Store(true)
 	if i := slices.Index(s.store.sessions, s); i >= 0 {
 		s.store.sessions = slices.Delete(s.store.sessions, i, i+1)
 	}
@@ -91,9 +96,13 @@ func (s *session) end() {
 func (w *world) build() {
 	w.here = &store{w: w, no: -1, up: true}
 	add := func(k kind) *store {
-		s := &store{w: w, no: len(w.stores), kind: k, up: true, remote: k != sqlite && k != logFile}
+		s := &store{w: w, no: len(w.stores), kind: k, up: true, remote: k != kindSQLite && k != kindFile}
 		s.name = fmt.Sprintf("%v%d", k, s.no)
-		s.backend = newModel(s)
+		if w.opt.Deep {
+			s.backend = newDeep(s)
+		} else {
+			s.backend = newModel(s)
+		}
 		w.stores = append(w.stores, s)
 		return s
 	}
@@ -103,9 +112,9 @@ func (w *world) build() {
 	switch w.cfg.register {
 	case homeRegister:
 	case fileRegister:
-		w.register = add(logFile)
+		w.register = add(kindFile)
 	case sqlRegister:
-		w.register = add(sqlTable)
+		w.register = add(kindTable)
 	}
 	w.drawPlans()
 }

@@ -61,6 +61,7 @@ type world struct {
 	todo      []*plan // not begun yet
 	cut       map[link]bool
 	faults    int
+	started   bool
 	healing   bool
 	goroutine atomic.Int64 // goroutines of processes that have not ended
 	book      book
@@ -79,7 +80,7 @@ func newWorld(o Options) *world {
 	}
 	w.trace.out = o.Trace
 	w.book.init(w)
-	w.cfg = drawSetting(w.rng)
+	w.cfg = drawSetting(w.rng, o.Deep)
 	w.build()
 	return w
 }

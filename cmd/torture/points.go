@@ -31,6 +31,7 @@ func points(ctx context.Context, args []string) error {
 	flags.IntVar(&o.Rounds, "rounds", 1, "how often to do each action at each point, each time on other databases")
 	flags.IntVar(&o.First, "first", 0, "the number of the first round")
 	flags.IntVar(&o.Lanes, "lanes", 4, "how many programs are tortured at a time")
+	flags.BoolVar(&o.Stop, "stop", false, "begin nothing after the first failure")
 	flags.StringVar(&o.Dir, "dir", "", "for what the run needs on disk; a temporary directory by default")
 	if err := parse(flags, args); err != nil {
 		return err

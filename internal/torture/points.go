@@ -30,6 +30,7 @@ type PointsOptions struct {
 	First   int      // the first round: what differs between rounds depends on its number
 	Rounds  int      // each comes to every point with every action once; defaults to 1
 	Lanes   int      // cycles at the same time; defaults to 4
+	Stop    bool     // begin no cycle after one that failed
 	Command []string // of the program under torture, see PointsChild
 	Dir     string   // for logs and SQLite's files; made if it is not there
 	Out     io.Writer
@@ -188,7 +189,7 @@ func (r *pointsRun) runLanes(ctx context.Context, dir string, lanes int, cycles 
 		})
 	}
 	for _, c := range cycles {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || r.opts.Stop && r.failures() > 0 {
 			break
 		}
 		queue <- c

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/filelog"
 	"github.com/troth-tx/troth/mysql"
 	"github.com/troth-tx/troth/postgres"
 	"github.com/troth-tx/troth/sqlite"
@@ -55,16 +56,16 @@ func (c *cycle) recoverer(ctx context.Context) (*troth.Manager, error) {
 }
 
 // settle has this process recover until nothing of the lane is in doubt.
-func (c *cycle) settle(ctx context.Context) error {
+func (c *cycle) settle(ctx context.Context, within time.Duration) error {
 	m, err := c.recoverer(ctx)
 	if err != nil {
 		return fmt.Errorf("open a recovering manager: %w", err)
 	}
-	return errors.Join(c.settleWith(ctx, m), m.Close(ctx))
+	return errors.Join(c.settleWith(ctx, m, within), m.Close(ctx))
 }
 
-func (c *cycle) settleWith(ctx context.Context, m *troth.Manager) error {
-	ctx, cancel := context.WithTimeout(ctx, settleWithin+5*time.Second)
+func (c *cycle) settleWith(ctx context.Context, m *troth.Manager, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within+5*time.Second)
 	defer cancel()
 	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		_, rerr := m.Recover(ctx) // it never sees all: foreign branches are planted
@@ -72,10 +73,28 @@ func (c *cycle) settleWith(ctx context.Context, m *troth.Manager) error {
 		if err == nil && len(left) == 0 {
 			return nil
 		}
-		if time.Since(start) > settleWithin {
-			return fmt.Errorf("I4: in doubt %v after all was healed: %v: %w", settleWithin, left, errors.Join(rerr, err))
+		if time.Since(start) > within {
+			return fmt.Errorf("I4: in doubt after %v of recovery: %v: %w", within, left, errors.Join(rerr, err))
 		}
 	}
+}
+
+// takeOver has this process recover what a frozen program holds. A file log has
+// one owner, who is frozen; so has the lock of SQLite, while its owner writes.
+func (c *cycle) takeOver(ctx context.Context) error {
+	if c.variant.shared() {
+		return c.settle(ctx, settleWithin)
+	}
+	err := c.settle(ctx, time.Second)
+	switch {
+	case errors.Is(err, filelog.ErrLocked) && c.variant.register == registerFile:
+		return nil
+	case err == nil && c.variant.register == registerFile && c.point.Name != "start.before-lock":
+		return errors.New("I11: the file log has two owners")
+	case c.variant.has(engineSQLite):
+		return nil // a try: it settles once the program goes on
+	}
+	return err
 }
 
 // inDoubt looks from outside for prepared branches of the lane, and that what was
@@ -114,7 +133,7 @@ func (c *cycle) check(ctx context.Context) error {
 		return fmt.Errorf("open a recovering manager: %w", err)
 	}
 	defer func() { _ = m.Close(ctx) }()
-	if err := c.settleWith(ctx, m); err != nil {
+	if err := c.settleWith(ctx, m, settleWithin); err != nil {
 		return err
 	}
 	told := c.told()

@@ -156,9 +156,7 @@ func (c *cycle) lead(ctx context.Context) error {
 func (c *cycle) whileFrozen(ctx context.Context) (armed []*wireproxy.Armed, err error) {
 	switch c.action {
 	case actFreeze:
-		if c.variant.shared() {
-			err = c.settle(ctx)
-		}
+		err = c.takeOver(ctx)
 	case actCutBefore:
 		for _, p := range c.victim.proxies {
 			p.CutAll()
@@ -175,7 +173,7 @@ func (c *cycle) whileFrozen(ctx context.Context) (armed []*wireproxy.Armed, err 
 // takeOverThenThaw wakes a program whose transactions the victim, or if that was
 // killed we, recovered while it was frozen.
 func (c *cycle) takeOverThenThaw(ctx context.Context) error {
-	if err := c.settle(ctx); err != nil {
+	if err := c.settle(ctx, settleWithin); err != nil {
 		return err
 	}
 	if err := c.frozen.thaw(); err != nil {

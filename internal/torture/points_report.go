@@ -24,6 +24,9 @@ func (r *pointsRun) cell(point string, a pointAction) *pointCell {
 func (r *pointsRun) finish(c *cycle, err error) {
 	r.mu.Lock()
 	r.done++
+	if r.done%500 == 0 {
+		_, _ = fmt.Fprintf(r.opts.Out, "%d cycles in %v, %d failed\n", r.done, time.Since(r.cyclesBegun).Round(time.Second), r.failed)
+	}
 	r.lost += c.lost
 	if err == nil {
 		r.cell(c.point.Name, c.action).hits++
@@ -40,6 +43,12 @@ func (r *pointsRun) fail(c *cycle, err error) {
 	r.failed++
 	r.cell(c.point.Name, c.action).failed++
 	_, _ = fmt.Fprintf(r.opts.Out, "VIOLATION %s: %s\n  again: %s\n", c, strings.ReplaceAll(err.Error(), "\n", "\n  "), r.replay(c))
+}
+
+func (r *pointsRun) failures() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.failed
 }
 
 // replay is the command that runs a cycle again.

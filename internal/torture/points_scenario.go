@@ -153,8 +153,7 @@ func loseDecision(_ context.Context, c *cycle) error {
 	return nil
 }
 
-// takeOver has another process recover all that the victim holds.
-func takeOver(ctx context.Context, c *cycle) error { return c.settle(ctx) }
+func takeOver(ctx context.Context, c *cycle) error { return c.takeOver(ctx) }
 
 func inOrder(steps ...func(context.Context, *cycle) error) func(context.Context, *cycle) error {
 	return func(ctx context.Context, c *cycle) error {

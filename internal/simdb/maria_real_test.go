@@ -210,6 +210,7 @@ func (r *mariaReal) reset() {
 		r.outside.run(r.ctx, "XA ROLLBACK "+x)
 	}
 	r.outside.run(r.ctx, "DROP TABLE IF EXISTS t")
+	r.outside.run(r.ctx, "SET GLOBAL innodb_lock_wait_timeout = 1000") // no test is that slow
 	for _, text := range mariaRows {
 		if got := r.outside.run(r.ctx, text); strings.HasPrefix(got, "error") {
 			r.t.Fatalf("%s: %s", text, got)

@@ -30,14 +30,14 @@ func (g *gap) covers(r *row) bool {
 // back.
 func (r *row) there() bool { return r.was != nil || r.dirty != nil }
 
-// wanted is c.lock for a session that may be unwilling to wait.
+// wanted is c.lock for a session that may be unwilling to wait; then no deadlock is
+// looked for either.
 func (m *maria) wanted(c *call, r *row, mode lockMode) error {
-	err := c.lock(r, mode)
-	if err == errBlocked && c.s.maria.lockWait == 1 { //nolint:errorlint // never wrapped
-		c.s.stopWaiting()
+	s := c.s
+	if s.maria.lockWait == 1 && !s.tx.holds(r, mode) && len(s.blockers(&wait{row: r, mode: mode})) > 0 {
 		return m.timedOut()
 	}
-	return err
+	return c.lock(r, mode)
 }
 
 // claim waits until nobody else has the key, and nobody keeps its gap.
@@ -46,8 +46,7 @@ func (m *maria) claim(c *call, r *row) (bool, error) {
 	if r.dirty == tx && tx.holds(r, lockExclusive) {
 		return r.now != nil, nil
 	}
-	m.fence(tx, r)
-	if r.there() || len(r.queue) > 0 || len(r.locks) > 0 {
+	if r.there() {
 		if err := m.wanted(c, r, lockShared); err != nil {
 			return false, err
 		}
@@ -55,7 +54,38 @@ func (m *maria) claim(c *call, r *row) (bool, error) {
 			return true, nil
 		}
 	}
-	return false, m.wanted(c, r, lockExclusive)
+	m.fence(tx, r)
+	r.inherit()
+	return false, m.lockGap(c, r)
+}
+
+// inherit grants the gap to all that waited for a record which is gone.
+func (r *row) inherit() {
+	for _, s := range r.queue {
+		if s.wait.mode == lockShared {
+			r.grant(s.tx, lockShared)
+		}
+	}
+}
+
+// lockGap locks a missing key to insert it. Only those keep it from that who hold
+// the gap, not those who wait for it; so it waits in front of them.
+func (m *maria) lockGap(c *call, r *row) error {
+	s := c.s
+	if !slices.ContainsFunc(r.locks, func(l lock) bool { return l.tx != s.tx }) {
+		r.grant(s.tx, lockExclusive)
+		s.stopWaiting()
+		return nil
+	}
+	if s.maria.lockWait == 1 {
+		return m.timedOut()
+	}
+	if s.wait == nil || s.wait.row != r || s.wait.mode != lockExclusive {
+		s.stopWaiting()
+		s.wait = &wait{row: r, mode: lockExclusive}
+		r.queue = slices.Insert(r.queue, 0, s)
+	}
+	return c.block(*s.wait)
 }
 
 // lockRow locks a record, or the gap where it is missing.

@@ -120,7 +120,7 @@ func (m *maria) xaEnd(s *Session, x xid) error {
 }
 
 // xaPrepare makes the branch survive its session, and a crash if it changed
-// something: then it also gives up locks that are not exclusive.
+// something. One that ever wrote gives up locks that are not exclusive.
 func (m *maria) xaPrepare(c *call, x xid) error {
 	s := c.s
 	b := s.maria.branch
@@ -143,9 +143,9 @@ func (m *maria) prepare(s *Session, b *branch) {
 	tx.dropSnapshot()
 	if tx.changed {
 		m.undone = nil // a forced write
-		if s.maria.isolation() < serializable {
-			m.freeShared(tx)
-		}
+	}
+	if tx.number != 0 && s.maria.isolation() < serializable { // also if all that it wrote was taken back
+		m.freeShared(tx)
 	}
 	s.maria.savepoints = nil
 	m.srv.prepared = append(m.srv.prepared, tx)

@@ -335,3 +335,40 @@ func TestUnknownTexts(t *testing.T) {
 	}
 	sc.run("a: SELECT sum(balance) FROM account -> SELECT 1 200")
 }
+
+// A crash forgets the number of a transaction of which nothing had reached the
+// disk, and the next one that writes gets it. So "committed" may be said of another
+// transaction than the one that is asked about.
+func TestPostgresGivesNumbersOutAgain(t *testing.T) {
+	t.Parallel()
+	server := dbtest.SharedPostgres(t, 3) // it is killed
+	server.MustOwn(t)
+	real := newRealPostgres(t, server, server.NewDatabase(t))
+	defer real.close()
+	real.reset(differentialTable...)
+	const writes = "BEGIN; UPDATE t SET v = 0 WHERE id = 1; SELECT pg_current_xact_id_if_assigned()"
+	again := func(exec func(text string) string, crash func()) bool {
+		before := exec(writes)
+		crash()
+		after := exec(writes)
+		exec("COMMIT")
+		return before == after
+	}
+	sim := newScript(t, Postgres, Options{Rand: func(n int) int { return n - 1 }})
+	for _, text := range differentialTable {
+		_, _ = sim.session("a").Exec(text)
+	}
+	if !again(func(text string) string { return answer(sim.session("a").Exec(text)) }, func() { sim.srv.Kill(); sim.srv.Restart() }) {
+		t.Error("the simulation gave out another number")
+	}
+	for range 5 { // the server may happen to write its log just in time
+		if again(func(text string) string {
+			real.start("a", text)
+			answers, _ := real.settle()
+			return answers["a"]
+		}, real.crash) {
+			return
+		}
+	}
+	t.Error("PostgreSQL gave out another number each time: the simulation is too harsh")
+}

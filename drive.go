@@ -272,7 +272,7 @@ func (d *driver) prepare(i int) event {
 // decide writes the commit record (R1: before any branch commits). From here on
 // nothing heeds the caller's context.
 func (d *driver) decide(home int) event {
-	if d.vote.Err() != nil && !mistake.On("late-decision") {
+	if d.vote.Err() != nil {
 		// Too late, and nobody was asked yet: the last moment to roll back (R2).
 		return event{kind: evDecided, outcome: Aborted}
 	}

@@ -21,7 +21,6 @@ func All() []Mistake {
 		{"failed-commit-rolls-back", "R2", "a branch whose commit failed is rolled back"},
 		{"context-cancels-decision", "R3", "the caller's context stops what follows the decision"},
 		{"forget-unacknowledged", "R4", "the record is forgotten though a branch did not acknowledge"},
-		{"late-decision", "R2", "the decision is asked for although the vote's time was up and branches roll back"},
 
 		// Recovery and upkeep.
 		{"no-tombstone", "R2", "recovery rolls back what is undecided, and records no abort"},

@@ -1,7 +1,9 @@
 package torture
 
 import (
+	"bytes"
 	"context"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -52,6 +54,7 @@ func (e *epochRun) all(ctx context.Context) error {
 	stop()
 	background.Wait()
 	e.sample.note(e, before, under, after, settled)
+	e.run.report.add(e.sample)
 	return e.finish(ctx)
 }
 
@@ -115,7 +118,22 @@ func (e *epochRun) finish(ctx context.Context) error {
 	if err := e.fleet.close(); err != nil {
 		e.run.fail("close: %v", err)
 	}
-	e.run.report.add(e.sample)
+	return e.logs()
+}
+
+// logs looks for what a manager may have printed before it was killed.
+func (e *epochRun) logs() error {
+	for _, s := range e.fleet.slots {
+		text, err := os.ReadFile(s.log.Name())
+		if err != nil {
+			return err
+		}
+		for _, bad := range []string{"panic: ", "fatal error: ", "DATA RACE"} {
+			if bytes.Contains(text, []byte(bad)) {
+				e.run.fail("crash: manager %d printed %q; see %s", s.no, bad, s.log.Name())
+			}
+		}
+	}
 	return nil
 }
 

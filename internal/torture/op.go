@@ -154,7 +154,7 @@ func (p *planner) twoAccounts() (int, int) {
 func (p *planner) choose(n int) []string {
 	var from []string
 	for _, name := range p.names {
-		if name != p.lastOnly || p.rng.IntN(6) == 0 {
+		if name != p.lastOnly || p.rng.IntN(20) == 0 {
 			from = append(from, name)
 		}
 	}

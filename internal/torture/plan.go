@@ -21,6 +21,9 @@ const (
 	faultSession   faultKind = "session"   // an administrator ends sessions
 )
 
+// pauseManagers is for how many managers the pauses of the faults of processes are.
+const pauseManagers = 3
+
 // faultKinds are all of them, with the mean pause between two faults of the kind
 // while it is on.
 var faultKinds = []struct {
@@ -106,7 +109,11 @@ func (e *epochPlan) drawFaults(mines bool) {
 			continue
 		}
 		e.Kinds = append(e.Kinds, k.kind)
-		for at := exponential(rng, k.pause); at < e.Length; at += exponential(rng, k.pause) {
+		pause := k.pause
+		if k.kind == faultKill || k.kind == faultMine || k.kind == faultFreeze {
+			pause = pause * pauseManagers / time.Duration(e.Managers)
+		}
+		for at := exponential(rng, pause); at < e.Length; at += exponential(rng, pause) {
 			if f, ok := e.drawFault(rng, k.kind); ok {
 				f.At = at.Round(time.Millisecond)
 				e.Faults = append(e.Faults, f)

@@ -19,6 +19,7 @@ import (
 type Options struct {
 	Duration  time.Duration // of the whole run; at least one epoch is run
 	Epochs    int           // not 0: so many epochs, and Duration does not count
+	First     int           // the number of the first epoch: those before are left out
 	Epoch     time.Duration // under faults, of one epoch; defaults to 60 s
 	Calm      time.Duration // before and after, to measure the load; defaults to 5 s
 	Seed      uint64
@@ -167,7 +168,7 @@ func (r *run) epochs(ctx context.Context) error {
 		return r.epoch(ctx, r.opts.replay)
 	}
 	for n := 0; ctx.Err() == nil && (n < max(r.opts.Epochs, 1) || r.opts.Epochs == 0 && time.Since(r.begun) < r.opts.Duration); n++ {
-		if err := r.epoch(ctx, r.plan(n)); err != nil {
+		if err := r.epoch(ctx, r.plan(r.opts.First+n)); err != nil {
 			return err
 		}
 	}
@@ -189,7 +190,7 @@ func (r *run) plan(n int) *epochPlan {
 	}
 	// Short enough for records to be forgotten under way, or so long that every
 	// outcome can be told.
-	e.Keep = []time.Duration{time.Second, 10 * time.Minute}[rng.IntN(2)]
+	e.Keep = []time.Duration{time.Second, 2 * time.Minute}[rng.IntN(2)]
 	e.drawFaults(r.opts.Mines)
 	return e
 }

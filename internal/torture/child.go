@@ -163,7 +163,7 @@ func (c *child) work(ctx context.Context, i int) {
 		process: c.cfg.Process + i, mgr: c.mgr, dbs: c.dbs, out: c.hist, timeout: c.cfg.Timeout,
 		complain: func(format string, args ...any) { c.say("violation "+format, args...) },
 		plan: &planner{
-			rng: rng, accounts: c.cfg.Accounts, keys: c.cfg.Keys,
+			rng: rng, homes: c.cfg.Register == "home", accounts: c.cfg.Accounts, keys: c.cfg.Keys,
 			value: func() int64 { return c.value.Add(1) },
 		},
 	}

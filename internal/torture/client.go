@@ -2,6 +2,7 @@ package torture
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strconv"
@@ -60,6 +61,12 @@ func (c *client) one(ctx context.Context) bool {
 	opts := []troth.TxOption{troth.Timeout(c.timeout)}
 	if o.Home != "" {
 		opts = append(opts, troth.Home(o.Home))
+	}
+	if o.AtDecision {
+		opts = append(opts, troth.ReturnAtDecision())
+	}
+	if o.Isolation != sql.LevelDefault {
+		opts = append(opts, troth.Isolation(o.Isolation))
 	}
 	tx, err := c.mgr.Begin(ctx, opts...)
 	if err != nil {
@@ -175,7 +182,7 @@ func (c *client) work(ctx context.Context, a *attempt) error {
 // steps enlists a database, and returns what is then done in it.
 func (c *client) steps(ctx context.Context, a *attempt, p part) ([]func() error, error) {
 	db := c.dbs[p.DB]
-	queued := a.Queued && db.queue != nil && len(p.Moves) > 0
+	queued := a.Queued && db.queue != nil && len(p.Moves) > 0 && a.Kind != opNested
 	moves := moveStatements(a, p, queued)
 	if queued {
 		return nil, db.queue(ctx, a.tx, moves...)
@@ -191,6 +198,9 @@ func (c *client) steps(ctx context.Context, a *attempt, p part) ([]func() error,
 	var out []func() error
 	for _, st := range moves {
 		out = append(out, func() error { return s.exec(ctx, st.query, st.args...) })
+	}
+	if a.Kind == opNested && p.Fail {
+		out = append(out, func() error { return s.undone(ctx, sqlFail, 0) })
 	}
 	for _, account := range p.Balance {
 		out = append(out, func() error { return a.look(ctx, s, p.DB, account, lock) })
@@ -217,6 +227,7 @@ func moveStatements(a *attempt, p part, queued bool) []statement {
 			statement{sqlJournal, []any{string(a.tx.ID()), m.Account, m.Amount, string(a.Kind)}})
 	}
 	switch {
+	case a.Kind == opNested: // see steps
 	case p.Fail && queued:
 		out = append(out, statement{sqlMissing, []any{1}})
 	case p.Fail:

@@ -3,6 +3,7 @@ package torture
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -46,7 +47,11 @@ type participant struct {
 type session interface {
 	exec(ctx context.Context, query string, args ...any) error
 	text(ctx context.Context, query string, args ...any) (string, error) // the one value of one row
+	undone(ctx context.Context, query string, args ...any) error         // fails in a savepoint, which is rolled back
 }
+
+// errHarmless: a statement that had to fail did not.
+var errHarmless = errors.New("torture: a statement that must fail did not")
 
 // A statement that must change one row.
 type statement struct {
@@ -159,6 +164,17 @@ func (s sqlSession) text(ctx context.Context, query string, args ...any) (string
 	return v, err
 }
 
+func (s sqlSession) undone(ctx context.Context, query string, args ...any) error {
+	nested, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if _, err := nested.ExecContext(ctx, s.query(query), args...); err == nil {
+		return errors.Join(errHarmless, nested.Rollback())
+	}
+	return nested.Rollback()
+}
+
 type pgxSession struct{ tx pgx.Tx }
 
 func (s pgxSession) exec(ctx context.Context, query string, args ...any) error {
@@ -170,6 +186,17 @@ func (s pgxSession) text(ctx context.Context, query string, args ...any) (string
 	var v string
 	err := s.tx.QueryRow(ctx, number(query), args...).Scan(&v)
 	return v, err
+}
+
+func (s pgxSession) undone(ctx context.Context, query string, args ...any) error {
+	nested, err := s.tx.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := nested.Exec(ctx, number(query), args...); err == nil {
+		return errors.Join(errHarmless, nested.Rollback(ctx))
+	}
+	return nested.Rollback(ctx)
 }
 
 func oneRow(n int64, err error) error {

@@ -223,6 +223,7 @@ func (f *fleet) clear() {
 		p.signal(syscall.SIGCONT)
 		if mined {
 			s.kill("")
+			<-p.ended
 		}
 	}
 }
@@ -259,7 +260,7 @@ func (f *fleet) pause(within time.Duration) error {
 	var hung atomic.Int64
 	for _, s := range f.slots {
 		wg.Go(func() {
-			if p := s.process(); !p.pause(within) {
+			if !s.pause(within) {
 				hung.Add(1)
 			}
 		})
@@ -269,6 +270,18 @@ func (f *fleet) pause(within time.Duration) error {
 		return fmt.Errorf("%d of %d managers still had a transaction under way after %v", n, len(f.slots), within)
 	}
 	return nil
+}
+
+// pause has the load of the slot's process end, or that of the next one if a kill
+// was still on its way.
+func (s *slot) pause(within time.Duration) bool {
+	for deadline := time.Now().Add(within); ; time.Sleep(5 * time.Millisecond) {
+		p := s.process()
+		left := time.Until(deadline)
+		if left <= 0 || p.pause(left) {
+			return left > 0
+		}
+	}
 }
 
 func (f *fleet) resume() {

@@ -23,9 +23,10 @@ var actions = map[string]wireproxy.Action{
 	"delay": wireproxy.Delay,
 }
 
-// tally counts the faults that really happened.
+// tally counts the faults that really happened. Statements are those that a rule
+// acted on; broken are those of them that lost their connection.
 type tally struct {
-	freezes, serverKills, statements, cuts, blackholes, sessions atomic.Int64
+	freezes, serverKills, statements, broken, cuts, blackholes, sessions atomic.Int64
 }
 
 // An injector carries out the schedule of an epoch.
@@ -157,6 +158,9 @@ func (in *injector) statement(ctx context.Context, s *slot, f fault) {
 	select {
 	case <-armed.Done():
 		in.tally.statements.Add(1)
+		if a := actions[f.Action]; a != wireproxy.HoldBefore && a != wireproxy.HoldAfter && a != wireproxy.Delay {
+			in.tally.broken.Add(1)
+		}
 		sleep(ctx, f.For)
 	case <-time.After(ruleTime):
 	case <-ctx.Done():

@@ -1,6 +1,7 @@
 package torture
 
 import (
+	"database/sql"
 	"math/rand/v2"
 	"slices"
 
@@ -17,6 +18,7 @@ const (
 	opFails    opKind = "fails"     // a statement fails; the program returns its error
 	opIgnores  opKind = "ignores"   // a statement fails; the program commits all the same
 	opRollback opKind = "roll-back" // the program changes its mind
+	opNested   opKind = "nested"    // a statement fails in a savepoint, which is rolled back: no harm
 	opPots     opKind = "pots"      // moves money between the two pots of a pair
 	opLook     opKind = "look"      // locks both pots of a pair and adds them up (I10)
 	opLists    opKind = "lists"     // reads and appends to lists, locked or not
@@ -27,12 +29,13 @@ var kinds = []struct {
 	kind  opKind
 	share int
 }{
-	{opTransfer, 46},
+	{opTransfer, 42},
 	{opSingle, 8},
 	{opWatched, 8},
 	{opFails, 3},
 	{opIgnores, 3},
 	{opRollback, 5},
+	{opNested, 4},
 	{opPots, 10},
 	{opLook, 7},
 	{opLists, 10},
@@ -42,8 +45,12 @@ var kinds = []struct {
 type op struct {
 	Kind   opKind
 	Parts  []part
-	Queued bool   // hand statements to pgxtx's queue where there is one
-	Home   string // option of Begin, empty for none
+	Queued bool // hand statements to pgxtx's queue where there is one
+
+	// Options of Begin.
+	Home       string // empty for none
+	AtDecision bool
+	Isolation  sql.IsolationLevel
 }
 
 // A part is what an op does in one database, in the order of the fields.
@@ -79,6 +86,7 @@ type planner struct {
 	rng      *rand.Rand
 	names    []string // of the databases, sorted
 	lastOnly string   // the database that cannot prepare; at most one
+	homes    bool     // the participants record decisions, so one may be chosen
 	accounts int
 	keys     keyRange
 	value    func() int64 // a value never given before
@@ -122,7 +130,23 @@ func (p *planner) next() *op {
 	default:
 		p.transferParts(o)
 	}
+	p.options(o)
 	return o
+}
+
+// options draws those of Begin. Where the database that can only be the home takes
+// part, there is nothing to choose.
+func (p *planner) options(o *op) {
+	o.AtDecision = p.rng.IntN(16) == 0
+	if slices.ContainsFunc(o.Parts, func(x part) bool { return x.DB == p.lastOnly }) {
+		return
+	}
+	if p.rng.IntN(16) == 0 {
+		o.Isolation = sql.LevelSerializable
+	}
+	if home := p.names[p.rng.IntN(len(p.names))]; p.homes && home != p.lastOnly && p.rng.IntN(8) == 0 {
+		o.Home = home // which may take no part otherwise
+	}
 }
 
 func (p *planner) kind() opKind {
@@ -184,7 +208,7 @@ func (p *planner) transferParts(o *op) {
 		o.Parts = append(o.Parts, part{DB: name, Moves: []move{{p.account(), amount}}})
 	}
 	switch o.Kind {
-	case opFails, opIgnores:
+	case opFails, opIgnores, opNested:
 		o.Parts[p.rng.IntN(len(o.Parts))].Fail = true
 	case opWatched:
 		i := p.rng.IntN(len(o.Parts))

@@ -141,7 +141,7 @@ func (e *epochPlan) drawFault(rng *rand.Rand, kind faultKind) (fault, bool) {
 	case faultFreeze:
 		f.DB, f.For = "", between(rng, 100*time.Millisecond, 8*time.Second)
 	case faultServer:
-		f.Manager, f.For = 0, between(rng, 0, 2*time.Second)
+		f.Manager, f.For = 0, between(rng, 0, 5*time.Second)
 	case faultStatement:
 		if e.Register == "sql" && rng.IntN(6) == 0 {
 			f.DB = registerName
@@ -149,7 +149,7 @@ func (e *epochPlan) drawFault(rng *rand.Rand, kind faultKind) (fault, bool) {
 		texts := statements[engineOf(f.DB)]
 		f.Match, f.Nth = texts[rng.IntN(len(texts))], 1+rng.IntN(3)
 		f.Action = actionNames[rng.IntN(len(actionNames))]
-		f.For = between(rng, 20*time.Millisecond, 3*time.Second)
+		f.For = between(rng, 20*time.Millisecond, 6*time.Second)
 	case faultBlackhole:
 		f.For = between(rng, 200*time.Millisecond, 6*time.Second)
 	case faultSession:

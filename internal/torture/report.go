@@ -22,7 +22,8 @@ type epochSample struct {
 	faulted              time.Duration
 	kills                int
 	freezes, servers     int64
-	statements, cuts     int64
+	statements, broken   int64
+	cuts                 int64
 	blackholes, sessions int64
 	readies              []time.Duration
 }
@@ -35,7 +36,7 @@ func (s *epochSample) note(e *epochRun, before, under, after float64, settled ti
 	s.faulted = e.plan.Length
 	s.kills = e.fleet.kills()
 	s.freezes, s.servers = e.tally.freezes.Load(), e.tally.serverKills.Load()
-	s.statements, s.cuts = e.tally.statements.Load(), e.tally.cuts.Load()
+	s.statements, s.broken, s.cuts = e.tally.statements.Load(), e.tally.broken.Load(), e.tally.cuts.Load()
 	s.blackholes, s.sessions = e.tally.blackholes.Load(), e.tally.sessions.Load()
 	for _, slot := range e.fleet.slots {
 		slot.mu.Lock()
@@ -97,6 +98,7 @@ func (r *report) sum() epochSample {
 		t.freezes += s.freezes
 		t.servers += s.servers
 		t.statements += s.statements
+		t.broken += s.broken
 		t.cuts += s.cuts
 		t.blackholes += s.blackholes
 		t.sessions += s.sessions
@@ -128,10 +130,11 @@ func (r *report) table(took time.Duration) {
 		{"server kills", perSecond(t.servers)},
 		{"freezes", perSecond(t.freezes)},
 		{"statements hit", perSecond(t.statements)},
+		{"  of which cut off", perSecond(t.broken)},
 		{"connections cut", perSecond(t.cuts)},
 		{"black holes", perSecond(t.blackholes)},
 		{"sessions ended", perSecond(t.sessions)},
-		{"kill-and-recover cycles", perSecond(int64(t.kills) + t.statements + t.servers)},
+		{"kill-and-recover cycles", perSecond(int64(t.kills) + t.broken + t.servers)},
 		{"load", fmt.Sprintf("%.0f tx/s before, %.0f (%.0f %%) under faults, %.0f (%.0f %%) after",
 			t.before, t.under, percent(t.under, t.before), t.after, percent(t.after, t.before))},
 		{"final after heal", fmt.Sprintf("%v at most", t.settled.Round(10*time.Millisecond))},

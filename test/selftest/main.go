@@ -1,0 +1,115 @@
+// Command selftest tests the tests: it makes the mistakes of internal/mistake in
+// the program, one after the other, and demands that what is to guard the rules
+// finds each within its budget.
+//
+//	selftest [-only name,name] [-control=false]
+//
+// First the detectors run without a mistake, and must find nothing. Then for each
+// mistake the detectors that look at its part of the program run in the order of
+// their cost, until one has found it:
+//
+//	sim    the simulation of schedules, with resource managers of its own
+//	deep   the same with the real ones, over simulated SQL servers
+//	log    power cuts, failing writes and damage of the file log, exhaustively
+//	scene  one schedule on real servers, chosen for the rule (test/crash)
+//	storm  random faults on real servers (cmd/torture)
+//
+// Tests of single functions are none of the detectors.
+//
+// Exit status: 0 each was found; 1 one was not, or a detector found something in
+// the right program; 2 usage.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/troth-tx/troth/internal/mistake"
+)
+
+func main() {
+	only := flag.String("only", "", "make these mistakes alone, separated by commas")
+	control := flag.Bool("control", true, "run the detectors without a mistake first")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, chosen(*only), *control); err != nil {
+		fmt.Fprintln(os.Stderr, "selftest:", err)
+		os.Exit(1)
+	}
+}
+
+func chosen(only string) []string {
+	if only != "" {
+		return strings.Split(only, ",")
+	}
+	var all []string
+	for _, m := range mistake.All() {
+		all = append(all, m.Name)
+	}
+	return all
+}
+
+func run(ctx context.Context, names []string, control bool) error {
+	b, err := newBench(ctx)
+	if err != nil {
+		return err
+	}
+	defer b.close()
+	if control {
+		if err := b.control(ctx, names); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("\n%-32s %-10s %-6s %-12s %8s %8s  %s\n", "mistake", "rule", "by", "after", "took", "budget", "found")
+	var missed []string
+	for _, name := range names {
+		m, err := byName(name)
+		if err != nil {
+			return err
+		}
+		f, err := b.search(ctx, m.Name)
+		if err != nil {
+			return err
+		}
+		fmt.Println(row(m, f))
+		if f.by == "" {
+			missed = append(missed, m.Name)
+		}
+	}
+	if len(missed) > 0 {
+		return fmt.Errorf("%d of %d mistakes were not found: %s", len(missed), len(names), strings.Join(missed, ", "))
+	}
+	fmt.Printf("\nall %d mistakes were found\n", len(names))
+	return nil
+}
+
+func byName(name string) (mistake.Mistake, error) {
+	all := mistake.All()
+	i := slices.IndexFunc(all, func(m mistake.Mistake) bool { return m.Name == name })
+	if i < 0 {
+		return mistake.Mistake{}, errors.New("no mistake is called " + name)
+	}
+	return all[i], nil
+}
+
+func row(m mistake.Mistake, f found) string {
+	by, words := f.by, f.words
+	if by == "" {
+		by, words = "-", "NOT FOUND"
+	}
+	return fmt.Sprintf("%-32s %-10s %-6s %-12s %8s %8s  %.100s", m.Name, m.Rule, by, f.after,
+		f.took.Round(100*time.Millisecond), f.budget, words)
+}

@@ -154,7 +154,7 @@ func (m *maria) commitLocal(s *Session) {
 func (m *maria) rollbackLocal(s *Session) {
 	if tx := s.tx; tx != nil {
 		told := len(tx.undo) > 0 || len(tx.locked) > 0
-		tx.rollback()
+		m.rollbackTx(tx)
 		if told {
 			m.srv.tell(RolledBack, s, "")
 		}
@@ -178,7 +178,9 @@ func (m *maria) commitTx(tx *txn, kind EventKind, by *Session, name string) {
 	if tx.changed {
 		m.undone = nil
 	}
+	touched := tx.undo
 	tx.commit()
+	m.vanished(touched)
 	if told {
 		m.srv.tell(kind, by, name)
 	}
@@ -194,6 +196,7 @@ func (m *maria) undo(tx *txn, to mark) {
 			m.free(tx, r)
 		}
 	}
+	m.vanished(touched)
 }
 
 // leave is the end of a session: what is not prepared is rolled back. A prepared

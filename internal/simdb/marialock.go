@@ -55,16 +55,48 @@ func (m *maria) claim(c *call, r *row) (bool, error) {
 		}
 	}
 	m.fence(tx, r)
-	r.inherit()
 	return false, m.lockGap(c, r)
 }
 
-// inherit grants the gap to all that waited for a record which is gone.
-func (r *row) inherit() {
-	for _, s := range r.queue {
-		if s.wait.mode == lockShared {
-			r.grant(s.tx, lockShared)
+// rollbackTx takes back a whole transaction of InnoDB.
+func (m *maria) rollbackTx(tx *txn) {
+	touched := tx.undo
+	tx.rollback()
+	m.vanished(touched)
+}
+
+// vanished tells of rows that were changed and may not be there any more. The locks
+// of such a record become locks of the gap that it leaves, also those that were only
+// waited for; and gaps that ended there are one.
+func (m *maria) vanished(touched []change) {
+	for i := range touched {
+		r := touched[i].row
+		if r.there() {
+			continue
 		}
+		hole := r.hole(nil)
+		for i := range m.gaps {
+			switch g := &m.gaps[i]; {
+			case g.table != r.table:
+			case g.from == r.key:
+				g.from = hole.from
+			case g.to == r.key:
+				g.to = hole.to
+			}
+		}
+		for _, l := range r.locks {
+			m.keepHole(l.tx, hole, l.mode)
+		}
+		for _, s := range r.queue {
+			m.keepHole(s.tx, hole, s.wait.mode)
+		}
+	}
+}
+
+func (m *maria) keepHole(tx *txn, hole gap, mode lockMode) {
+	hole.tx = tx
+	if (tx.isolated || mode == lockShared) && !slices.Contains(m.gaps, hole) {
+		m.gaps = append(m.gaps, hole)
 	}
 }
 
@@ -96,14 +128,14 @@ func (m *maria) lockIn(c *call, r *row, mode lockMode) error {
 		return m.wanted(c, r, mode)
 	}
 	if c.s.tx.isolated {
-		m.keepGap(c.s.tx, r)
+		m.keepHole(c.s.tx, r.hole(nil), lockExclusive)
 	}
 	r.tidy()
 	return nil
 }
 
-// keepGap locks the gap around a missing key.
-func (m *maria) keepGap(tx *txn, r *row) {
+// hole is the gap around a missing key.
+func (r *row) hole(tx *txn) gap {
 	g := gap{tx: tx, table: r.table}
 	for _, x := range r.table.sorted {
 		switch {
@@ -114,22 +146,64 @@ func (m *maria) keepGap(tx *txn, r *row) {
 			g.to = x.key
 		}
 	}
-	if !slices.Contains(m.gaps, g) {
-		m.gaps = append(m.gaps, g)
-	}
+	return g
 }
 
-// keepGaps locks all gaps of a table of which a statement reads every row, because it
-// names no keys.
-func (m *maria) keepGaps(c *call, sc *scan) error {
-	if !c.s.tx.isolated {
-		return nil
+// narrow leaves out of a scan the rows that a statement does not come to see, because
+// its conditions on columns of the key rule them out. If there are none such it reads
+// the whole table, and locks all gaps of it.
+func (m *maria) narrow(c *call, sc *scan) error {
+	if _, named, err := c.keysNamed(sc.table, sc.source); named || err != nil {
+		return err
 	}
-	_, named, err := c.keysNamed(sc.table, sc.source)
-	if err == nil && !named {
+	var on []expr
+	for _, x := range sc.source.and {
+		if sc.table.keyCondition(x) {
+			on = append(on, x)
+		}
+	}
+	if len(on) == 0 && c.s.tx.isolated {
 		m.gaps = append(m.gaps, gap{tx: c.s.tx, table: sc.table})
 	}
-	return err
+	e := env{c: c, names: sc.table.names, alias: sc.source.name()}
+	rows := sc.rows[:0]
+	for _, r := range sc.rows {
+		if e.row = r.was; e.row == nil {
+			e.row = r.now
+		}
+		in := e.row != nil
+		for i := 0; i < len(on) && in; i++ {
+			v, err := on[i].eval(&e)
+			if err != nil {
+				return err
+			}
+			in = truth(v)
+		}
+		if in {
+			rows = append(rows, r)
+		}
+	}
+	sc.rows = rows
+	return nil
+}
+
+// keyCondition reports whether a condition is one on the first column of the key
+// alone, which an index serves.
+func (t *table) keyCondition(x expr) bool {
+	if len(t.key) == 0 {
+		return false
+	}
+	isKey := func(x expr) bool {
+		col, ok := x.(*column)
+		return ok && col.name == t.names[t.key[0]]
+	}
+	switch x := x.(type) {
+	case *comparison:
+		return isKey(x.left) && constant(x.right)
+	case *inList:
+		return isKey(x.x) && !slices.ContainsFunc(x.list, func(x expr) bool { return !constant(x) })
+	}
+	return false
 }
 
 // fence turns the gaps of others around a key that tx wants to insert into locks of

@@ -27,7 +27,7 @@ func (st *mariaSelect) start(c *call) (activity, error) {
 	case q.lock:
 		act, err := q.start(c)
 		if read, ok := act.(*lockingRead); ok {
-			err = m.keepGaps(c, read.scan)
+			err = m.narrow(c, read.scan)
 		}
 		return act, err
 	case st.share, level == serializable && !alone:
@@ -36,7 +36,7 @@ func (st *mariaSelect) start(c *call) (activity, error) {
 		}
 		sc, err := c.scan(q.from)
 		if err == nil {
-			err = m.keepGaps(c, sc)
+			err = m.narrow(c, sc)
 		}
 		return &sharedRead{q: q, scan: sc}, err
 	case level == readUncommitted:
@@ -131,7 +131,7 @@ func (st *mariaInsert) start(c *call) (activity, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := c.eng().(*maria).keepGaps(c, sc); err != nil {
+		if err := c.eng().(*maria).narrow(c, sc); err != nil {
 			return nil, err
 		}
 		run.reads = append(run.reads, sc)
@@ -182,7 +182,7 @@ func (d mariaDelete) start(c *call) (activity, error) {
 		return nil, err
 	}
 	if run, ok := act.(*deleting); ok {
-		err = c.eng().(*maria).keepGaps(c, run.scan)
+		err = c.eng().(*maria).narrow(c, run.scan)
 	}
 	return act, err
 }
@@ -196,7 +196,7 @@ func (u mariaUpdate) start(c *call) (activity, error) {
 	if !ok {
 		return act, nil
 	}
-	return &mariaUpdating{run}, c.eng().(*maria).keepGaps(c, run.scan)
+	return &mariaUpdating{run}, c.eng().(*maria).narrow(c, run.scan)
 }
 
 type mariaUpdating struct{ *updating }

@@ -88,7 +88,7 @@ func (m *maria) doRollbackTo(s *Session, name string) error {
 	case p.joined:
 		m.undo(s.tx, p.mark)
 	default:
-		s.tx.rollback()
+		m.rollbackTx(s.tx)
 		s.tx = nil
 	}
 	s.maria.savepoints = s.maria.savepoints[:i+1]

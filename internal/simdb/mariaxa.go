@@ -210,7 +210,7 @@ func (m *maria) rollbackPrepared(b *branch, by *Session) {
 	if b.tx.changed {
 		m.undone = append(m.undone, undoneOf(b, m.srv.now()))
 	}
-	b.tx.rollback()
+	m.rollbackTx(b.tx)
 	m.srv.tell(RollbackPrepared, by, b.tx.name)
 }
 

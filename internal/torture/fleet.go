@@ -130,7 +130,7 @@ func (f *fleet) childConfig(s *slot, number int) childConfig {
 	cfg := childConfig{
 		Process: number * 100, Clients: f.plan.Clients, Seed: rng.Uint64(),
 		History: s.history, Accounts: f.plan.Accounts, Keys: f.plan.keys(), Value: int64(number) * valuesEach,
-		Grace:        []time.Duration{-1, 100 * time.Millisecond, time.Second}[rng.IntN(3)],
+		Grace:        []time.Duration{-1, 100 * time.Millisecond, time.Second, 5 * time.Second}[rng.IntN(4)],
 		RecoverEvery: []time.Duration{100 * time.Millisecond, time.Second}[rng.IntN(2)],
 		Keep:         f.plan.Keep, Timeout: 4 * time.Second, AckTimeout: time.Second, LifeMax: lifeMax,
 	}

@@ -239,7 +239,10 @@ func (p *planner) potParts(o *op) {
 		n = p.rng.IntN(len(all))
 	}
 	account := potAccount(n, p.rng.IntN(pots))
-	amount := p.amount() - 50
+	amount := p.amount() // never 0: MariaDB would say that no row was changed
+	if p.rng.IntN(2) == 0 {
+		amount = -amount
+	}
 	for i, db := range all[n] {
 		one := part{DB: p.names[db]}
 		if o.Kind == opLook {

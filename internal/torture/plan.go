@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/troth-tx/troth/internal/faultpoint"
 )
 
 // A faultKind is a way to break things.
@@ -71,14 +73,6 @@ type epochPlan struct {
 	Faults    []fault
 }
 
-// points are the named places in troth's code where a process may kill itself.
-var points = []string{
-	"acks.complete", "ask.answered", "commit.answered", "commit.before", "decide.after", "decide.before",
-	"forget.after", "forget.before", "poll.answered", "prepare.answered", "prepare.before",
-	"recover.after-decide", "recover.after-finish", "recover.before-decide", "recover.before-finish", "recover.listed",
-	"report.before", "rollback.answered", "rollback.before",
-}
-
 // statements are texts to act on, by engine.
 var statements = map[engine][]string{
 	enginePostgres: {
@@ -137,7 +131,8 @@ func (e *epochPlan) drawFault(rng *rand.Rand, kind faultKind) (fault, bool) {
 	case faultKill:
 		f.DB = ""
 	case faultMine:
-		f.DB, f.Point, f.Nth = "", points[rng.IntN(len(points))], 1+rng.IntN(40)
+		all := faultpoint.Points()
+		f.DB, f.Point, f.Nth = "", all[rng.IntN(len(all))].Name, 1+rng.IntN(40)
 	case faultFreeze:
 		f.DB, f.For = "", between(rng, 100*time.Millisecond, 8*time.Second)
 	case faultServer:

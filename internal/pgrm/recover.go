@@ -174,9 +174,12 @@ func (c *Core) settle(ctx context.Context, xact string, b backend) (troth.Outcom
 			}
 			switch status {
 			case "committed":
+				if err := neverCrashed(ctx, conn, xact, b.since); err != nil {
+					return err
+				}
 				outcome = troth.Committed
 				return nil
-			case "aborted":
+			case "aborted": // whoever had the number
 				outcome = troth.Aborted
 				return nil
 			case "in progress":
@@ -199,6 +202,26 @@ func (c *Core) settle(ctx context.Context, xact string, b backend) (troth.Outcom
 		}
 	})
 	return outcome, err
+}
+
+// neverCrashed fails if the server may have crashed since the time, by our clock, at
+// which a transaction began. A crash forgets the numbers of transactions of which
+// nothing had reached the disk and gives them out again, so "committed" may be the
+// truth about another transaction. (One that is prepared is on disk, and its number
+// with it.) A crash discards the statistics, also one after which the postmaster
+// goes on.
+func neverCrashed(ctx context.Context, conn *sql.Conn, xact string, since time.Time) error {
+	var up float64 // seconds; asked after the status, so that no crash comes between
+	err := conn.QueryRowContext(ctx, `SELECT extract(epoch FROM clock_timestamp() -
+greatest(pg_postmaster_start_time(), (SELECT stats_reset FROM pg_stat_bgwriter)))::float8`).Scan(&up)
+	if err != nil {
+		return err
+	}
+	if up <= time.Since(since).Seconds() {
+		return fmt.Errorf("%w: the server may have crashed since transaction %s began, and have given its number to another: whether it was committed can only be seen in its data",
+			troth.ErrNoEvidence, xact)
+	}
+	return nil
 }
 
 // A backend is the server process of a branch's session.

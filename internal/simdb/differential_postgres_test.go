@@ -177,6 +177,7 @@ type differential struct {
 	worlds []*world
 	log    strings.Builder
 	met    map[string]int // answers, counted by their ends
+	over   bool           // nothing more can be compared
 }
 
 // meet counts what was seen, so that a run cannot pass without having been
@@ -204,6 +205,12 @@ func (d *differential) step(st step) {
 	for _, w := range d.worlds {
 		w.make(move{step: st})
 		worlds = append(worlds, w.settled()...)
+	}
+	for _, w := range worlds {
+		if len(w.srv.Refused()) > 0 { // it does not claim to know this
+			d.over = true
+			return
+		}
 	}
 	answers, waiting := d.takeReal(st, worlds)
 	got := seen(answers, waiting)
@@ -278,8 +285,10 @@ func (d *differential) takeReal(st step, worlds []*world) (answers map[string]st
 // finish ends all sessions and compares what is left.
 func (d *differential) finish() {
 	d.t.Helper()
-	for _, name := range []string{"a", "b", "c", "d"} {
-		d.step(step{what: "end", session: name})
+	for _, name := range sessionNames {
+		if d.step(step{what: "end", session: name}); d.over {
+			return
+		}
 	}
 	want := fmt.Sprint(d.real.rows(), d.real.prepared())
 	for _, w := range d.worlds {
@@ -295,24 +304,38 @@ func (d *differential) finish() {
 // idle are the sessions that do not wait.
 func (d *differential) idle() []string {
 	waiting := d.worlds[0].waiting()
-	return slices.DeleteFunc([]string{"a", "b", "c", "d"}, func(name string) bool { return slices.Contains(waiting, name) })
+	return slices.DeleteFunc(slices.Clone(sessionNames), func(name string) bool { return slices.Contains(waiting, name) })
 }
 
-// aText draws a text for a session.
-func aText(rt *rapid.T, crowded bool) string {
-	keys := 5
-	if crowded {
-		keys = 2
-	}
-	id := func() int { return rapid.IntRange(1, keys).Draw(rt, "id") }
-	n := func() int { return rapid.IntRange(-3, 3).Draw(rt, "n") }
-	gid := func() string { return "'g" + fmt.Sprint(rapid.IntRange(1, 3).Draw(rt, "gid")) + "'" }
-	point := func() string { return "s" + fmt.Sprint(rapid.IntRange(1, 2).Draw(rt, "savepoint")) }
-	texts := []func() string{
+// A chooser makes the choices of a run, evenly: what rapid draws is mostly small.
+type chooser struct {
+	rt   *rapid.T
+	step uint64
+}
+
+func (ch *chooser) below(n int) int {
+	ch.step++
+	x := (rapid.Uint64().Draw(ch.rt, "choice") + ch.step) * 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	return int((x ^ x>>27) >> 1 % uint64(n))
+}
+
+func pick[T any](ch *chooser, list []T) T { return list[ch.below(len(list))] }
+
+// text chooses a text for a session, with an eye to what makes sense in it.
+func (d *differential) text(ch *chooser, name string, keys int) string {
+	id := func() int { return 1 + ch.below(keys) }
+	n := func() int { return ch.below(7) - 3 }
+	gid := func() string { return fmt.Sprintf("'g%d'", 1+ch.below(3)) }
+	point := func() string { return fmt.Sprintf("s%d", 1+ch.below(2)) }
+	work := []func() string{
+		func() string { return fmt.Sprintf("UPDATE t SET v = v + %d WHERE id = %d", n(), id()) },
 		func() string { return fmt.Sprintf("UPDATE t SET v = v + %d WHERE id = %d", n(), id()) },
 		func() string { return fmt.Sprintf("UPDATE t SET v = v + %d WHERE id = %d", n(), id()) },
 		func() string { return fmt.Sprintf("INSERT INTO t (id, v) VALUES (%d, %d)", id(), n()) },
-		func() string { return fmt.Sprintf("INSERT INTO t (id, v) VALUES (%d, %d)", id(), n()) },
+		func() string {
+			return fmt.Sprintf("INSERT INTO t (id, v) VALUES (%d, %d), (%d, %d)", id(), n(), id(), n())
+		},
 		func() string {
 			return fmt.Sprintf("INSERT INTO t (id, v) VALUES (%d, %d) ON CONFLICT (id) DO NOTHING", id(), n())
 		},
@@ -322,6 +345,8 @@ func aText(rt *rapid.T, crowded bool) string {
 		func() string { return fmt.Sprintf("DELETE FROM t WHERE id = %d", id()) },
 		func() string { return fmt.Sprintf("DELETE FROM t WHERE id = %d", id()) },
 		func() string { return fmt.Sprintf("SELECT v FROM t WHERE id = %d FOR UPDATE", id()) },
+	}
+	look := []func() string{
 		func() string { return fmt.Sprintf("SELECT v FROM t WHERE id = %d", id()) },
 		func() string { return "SELECT id, v FROM t WHERE v >= 0 ORDER BY id" },
 		func() string { return "SELECT sum(v), count(*) FROM t" },
@@ -329,12 +354,8 @@ func aText(rt *rapid.T, crowded bool) string {
 		func() string {
 			return "SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY gid"
 		},
-		func() string { return "SELECT v / 0 FROM t" },
-		func() string { return "SELECT v FROM missing" },
-		func() string { return "BEGIN" },
-		func() string { return "BEGIN" },
-		func() string { return "BEGIN ISOLATION LEVEL REPEATABLE READ" },
-		func() string { return "COMMIT" },
+	}
+	control := []func() string{
 		func() string { return "COMMIT" },
 		func() string { return "ROLLBACK" },
 		func() string { return "SAVEPOINT " + point() },
@@ -342,8 +363,11 @@ func aText(rt *rapid.T, crowded bool) string {
 		func() string { return "RELEASE SAVEPOINT " + point() },
 		func() string { return "PREPARE TRANSACTION " + gid() },
 		func() string { return "PREPARE TRANSACTION " + gid() },
-		func() string { return "COMMIT PREPARED " + gid() },
-		func() string { return "ROLLBACK PREPARED " + gid() },
+	}
+	odd := []func() string{
+		func() string { return "SELECT v / 0 FROM t" },
+		func() string { return "SELECT v FROM missing" },
+		func() string { return "BEGIN" },
 		func() string { return "COMMIT PREPARED " + gid() + "; COMMIT PREPARED " + gid() },
 		func() string {
 			return fmt.Sprintf("BEGIN; UPDATE t SET v = v + %d WHERE id = %d; PREPARE TRANSACTION %s", n(), id(), gid())
@@ -357,9 +381,27 @@ func aText(rt *rapid.T, crowded bool) string {
 		func() string {
 			return fmt.Sprintf("SAVEPOINT troth_guard; RELEASE troth_guard; INSERT INTO t (id, v) VALUES (%d, 0); COMMIT", id())
 		},
+		func() string { return "COMMIT PREPARED " + gid() },
+		func() string { return "ROLLBACK PREPARED " + gid() },
 	}
-	return texts[rapid.IntRange(0, len(texts)-1).Draw(rt, "text")]()
+	s := d.worlds[0].sessions[name]
+	kind := ch.below(100)
+	switch {
+	case kind < 10:
+		return pick(ch, odd)()
+	case kind < 20:
+		return pick(ch, look)()
+	case s != nil && s.pg.block && (kind < 45 || s.pg.failed):
+		return pick(ch, control)()
+	case s != nil && s.pg.block, kind < 40:
+		return pick(ch, work)()
+	case kind < 65 && len(d.worlds[0].srv.Prepared()) > 0:
+		return pick(ch, []string{"COMMIT PREPARED '", "ROLLBACK PREPARED '"}) + pick(ch, d.worlds[0].srv.Prepared()) + "'"
+	}
+	return pick(ch, []string{"BEGIN", "BEGIN", "BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"})
 }
+
+var sessionNames = []string{"a", "b", "c", "d"}
 
 func TestDifferentialPostgres(t *testing.T) {
 	t.Parallel()
@@ -371,25 +413,31 @@ func TestDifferentialPostgres(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		real.reset(differentialTable...)
 		d := &differential{t: rt, real: real, worlds: []*world{newWorld(nil)}, met: met}
-		crowded := rapid.Bool().Draw(rt, "crowded")
-		for range rapid.IntRange(10, 60).Draw(rt, "steps") {
+		ch := &chooser{rt: rt}
+		keys := 2 + ch.below(4)
+		for range 15 + ch.below(45) {
+			if d.over {
+				met["refused"]++
+				return
+			}
 			idle, waiting := d.idle(), d.worlds[0].waiting()
-			kind := rapid.IntRange(0, 999).Draw(rt, "step")
+			kind := ch.below(1000)
 			switch {
-			case kind >= 997:
+			case kind < 4:
 				d.step(step{what: "crash"})
-			case kind >= 970:
-				d.step(step{what: "end", session: rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(rt, "session")})
-			case len(waiting) > 0 && (kind >= 940 || len(idle) == 0):
-				d.step(step{what: "cancel", session: rapid.SampledFrom(waiting).Draw(rt, "session")})
-			case len(idle) > 0:
-				d.step(step{session: rapid.SampledFrom(idle).Draw(rt, "session"), text: aText(rt, crowded)})
+			case kind < 30:
+				d.step(step{what: "end", session: pick(ch, sessionNames)})
+			case len(waiting) > 0 && (kind < 60 || len(idle) == 0):
+				d.step(step{what: "cancel", session: pick(ch, waiting)})
+			default:
+				name := pick(ch, idle)
+				d.step(step{session: name, text: d.text(ch, name, keys)})
 			}
 		}
 		d.finish()
 	})
 	t.Logf("met %v", met)
-	for _, what := range []string{"waits", "prepared", "error 25P02", "error 23505"} {
+	for _, what := range []string{"waits", "prepared", "error 25P02", "error 23505", "error 40P01", "error 40001"} {
 		if met[what] == 0 {
 			t.Errorf("in all the runs there was no %q", what)
 		}

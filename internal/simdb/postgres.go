@@ -14,6 +14,7 @@ type postgres struct {
 	settings map[string]string // of the server
 	system   int64             // its identifier
 	forced   uint64            // the last number that is on disk
+	boot     time.Time
 }
 
 // pgSession is what a session of PostgreSQL has.
@@ -34,7 +35,7 @@ func newPostgres(srv *Server) engine {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(srv.opt.Name))
 	return &postgres{
-		srv: srv, system: int64(h.Sum64() >> 1), forced: srv.lastNumber,
+		srv: srv, system: int64(h.Sum64() >> 1), forced: srv.lastNumber, boot: srv.now(),
 		settings: map[string]string{
 			"server_version":            "15.18",
 			"server_version_num":        "150018",
@@ -246,6 +247,10 @@ func (pg *postgres) claim(c *call, r *row) (bool, error) {
 		return false, err
 	}
 	taken := r.visible(c.s.tx, 0) != nil
+	if !taken && c.s.tx.isolated && r.dirty == nil && r.visible(nil, c.s.tx.seen) != nil {
+		// It would see two rows of one key from now on: the deleted one, and its own.
+		return false, pg.srv.unknown(c, "in REPEATABLE READ, INSERT of a key that was deleted since")
+	}
 	if in, ok := c.st.(*insertStatement); ok && in.nothing && taken && c.s.tx.isolated && r.dirty == nil && r.at > c.s.tx.seen {
 		return false, errSerialization
 	}
@@ -273,7 +278,7 @@ func (pg *postgres) barges() bool          { return true }
 func (pg *postgres) undoFrees() bool       { return true }
 func (pg *postgres) snapshot(tx *txn) bool { return tx.isolated }
 func (pg *postgres) victim(c []*txn) *txn  { return c[0] } // the last whose timer runs
-func (pg *postgres) restart()              {}
+func (pg *postgres) restart()              { pg.boot = pg.srv.now() }
 func (pg *postgres) find(gid string) *txn  { return findPrepared(pg.srv, gid) }
 func (pg *postgres) deadlocked() error     { return &Error{Code: "40P01", Message: "deadlock detected"} }
 func (pg *postgres) timedOut() error {

@@ -67,20 +67,30 @@ var pgFunctions map[string]function
 
 func init() { // not a literal: the functions refer to it by way of the parser
 	pgFunctions = map[string]function{
-		"clock_timestamp":      pgNow,
-		"now":                  pgNow,
-		"version":              constantly("PostgreSQL 15.18 (simulated)"),
-		"current_schema":       constantly("public"),
-		"current_database":     constantly(pgDatabase),
-		"pg_is_in_recovery":    constantly(false),
-		"quote_ident":          func(_ *env, args []any) (any, error) { return args[0], nil }, // none of ours needs quotes
-		"quote_literal":        pgQuoteLiteral,
-		"current_setting":      pgCurrentSetting,
-		"set_config":           pgSetConfig,
-		"pg_backend_pid":       func(e *env, _ []any) (any, error) { return int64(e.c.s.id), nil },
-		"pg_terminate_backend": pgTerminate,
-		"sqlite_version":       pgNoFunction, // asked by who does not know yet what this is
-		"pg_xact_status":       pgXactStatus,
+		"clock_timestamp":          pgNow,
+		"now":                      pgNow,
+		"version":                  constantly("PostgreSQL 15.18 (simulated)"),
+		"current_schema":           constantly("public"),
+		"current_database":         constantly(pgDatabase),
+		"pg_is_in_recovery":        constantly(false),
+		"quote_ident":              func(_ *env, args []any) (any, error) { return args[0], nil }, // none of ours needs quotes
+		"quote_literal":            pgQuoteLiteral,
+		"current_setting":          pgCurrentSetting,
+		"set_config":               pgSetConfig,
+		"pg_backend_pid":           func(e *env, _ []any) (any, error) { return int64(e.c.s.id), nil },
+		"pg_terminate_backend":     pgTerminate,
+		"sqlite_version":           pgNoFunction, // asked by who does not know yet what this is
+		"pg_xact_status":           pgXactStatus,
+		"pg_postmaster_start_time": func(e *env, _ []any) (any, error) { return pgOf(e).boot, nil },
+		"greatest": func(_ *env, args []any) (any, error) {
+			var most any
+			for _, v := range args {
+				if v != nil {
+					most, _ = extreme(most, v, 1)
+				}
+			}
+			return most, nil
+		},
 		"make_interval": func(_ *env, args []any) (any, error) {
 			f, _ := toFloat(args[0])
 			return time.Duration(f * float64(time.Second)), nil
@@ -186,6 +196,8 @@ func (pg *postgres) relation(c *call, t tableName) (names []string, rows [][]any
 			rows = append(rows, []any{name, value})
 		}
 		return []string{"name", "setting"}, sortRows(rows), true, nil
+	case "pg_stat_bgwriter":
+		return []string{"stats_reset"}, [][]any{{pg.boot}}, true, nil
 	case "pg_roles":
 		return []string{"rolname", "rolsuper"}, [][]any{{pgUser, false}}, true, nil
 	case "pg_control_system":

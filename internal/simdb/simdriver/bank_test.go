@@ -286,7 +286,6 @@ func (p *program) recover(t *testing.T) {
 // truth about the number, but not about the transaction.
 func TestNumberGivenOutAgain(t *testing.T) {
 	t.Parallel()
-	t.Skip("known: package pgrm takes pg_xact_status for the truth although the server was killed since the number was given out")
 	b := newBank(t)
 	b.forgets = true
 	p := b.open(true)

@@ -25,6 +25,11 @@ type mariaPair struct {
 	sim  *mariaSim
 	real *mariaReal
 	log  []string // the steps and answers so far
+
+	// lenient: who is the victim of a deadlock may differ, for InnoDB follows one wait
+	// of each session only and looks again only when somebody else begins to wait. The
+	// run has parted then, and ends.
+	lenient, parted bool
 }
 
 // rows of a test begin with these in table t.
@@ -90,10 +95,19 @@ func (p *mariaPair) step(line string) {
 func (p *mariaPair) settle() {
 	p.t.Helper()
 	answers := p.sim.settle()
+	patience := longEnough
+	deadlock := p.lenient && slices.Contains(slices.Collect(maps.Values(answers)), "error "+mariaDeadlock)
+	if deadlock {
+		patience = 2 * time.Second
+	}
 	for _, n := range slices.Sorted(maps.Keys(answers)) {
 		want := answers[n]
-		got := p.real.answer(n, longEnough)
+		got := p.real.answer(n, patience)
 		p.log = append(p.log, fmt.Sprintf("      %d: %s", n, got))
+		if want != got && deadlock {
+			p.parted = true
+			return
+		}
 		if want != got {
 			p.fail("session %d: the simulation answers %q, the server %q", n, want, got)
 		}
@@ -105,6 +119,9 @@ func (p *mariaPair) settle() {
 	for deadline := time.Now().Add(longEnough); p.real.waits() != len(waiting); {
 		for _, n := range waiting {
 			if got := p.real.answer(n, 0); got != "waits" {
+				if p.parted = p.lenient && got == "error "+mariaDeadlock; p.parted {
+					return
+				}
 				p.fail("session %d: the simulation waits, the server answers %q", n, got)
 			}
 		}

@@ -30,6 +30,7 @@ var scenes = map[string]struct {
 	"hidden writer on MariaDB":             {"postgres", "mysql", "home", hiddenWriter},
 	"sole commit that never arrives":       {"postgres", "mysql", "home", soleCommit(cutproxy.BeforeServer)},
 	"sole commit without an answer":        {"postgres", "mysql", "home", soleCommit(cutproxy.AfterAnswer)},
+	"sole commit that takes long":          {"postgres", "mysql", "sql", slowCommit},
 	"ended by hand":                        {"postgres", "postgres", "home", endedByHand},
 	"held by a frozen program":             {"postgres", "mysql", "home", heldByFrozen},
 	"held by a session that nobody has":    {"postgres", "mysql", "home", heldByStranded},
@@ -212,6 +213,46 @@ func soleCommit(place cutproxy.Place) func(*testing.T, *world) {
 		w.requireTold(t, c, word, "aborted")
 		if n := len(w.journal(t, w.a)); (n == 1) != (word == "committed") {
 			t.Errorf("the program was told %s, and %d transactions are there", word, n)
+		}
+	}
+}
+
+// slowCommit: the server is still at the commit of a sole branch, the answer is lost,
+// and no record says how it ends. That it has not ended yet says nothing (F4).
+func slowCommit(t *testing.T, w *world) {
+	w.child(t, "", "-n", "1", "-work", "one")
+	for _, s := range []string{
+		"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(8); RETURN NULL; END $$",
+		"CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON journal DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()",
+	} {
+		if _, err := w.a.db.ExecContext(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := w.a.behind(t)
+	c := w.start(t, "decide.before:1:freeze", "-n", "2", "-work", "one")
+	if !c.frozen(t) {
+		t.Fatal("the program does not come to decide.before")
+	}
+	cut := p.Cut(cutproxy.StrandedAfter, "COMMIT", 1)
+	c.thaw(t)
+	c.wait(t)
+	<-cut
+	for busy := 1; busy > 0; time.Sleep(10 * time.Millisecond) {
+		err := w.a.db.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_stat_activity "+
+			"WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active'").Scan(&busy)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for gid := range w.journal(t, w.a) {
+		if w.told[gid] != "committed" {
+			t.Errorf("I3: the program was told %q of %s, which is there", w.told[gid], gid)
+		}
+	}
+	for gid, word := range w.told {
+		if _, ok := w.journal(t, w.a)[gid]; word == "committed" && !ok {
+			t.Errorf("I2: %s was reported committed and is nowhere", gid)
 		}
 	}
 }

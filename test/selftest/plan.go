@@ -50,7 +50,7 @@ var plan = map[string]struct {
 	"hidden-writer-is-reader":  {manager, "hidden writer on PostgreSQL"},
 	"lost-commit-is-committed": {manager, "sole commit that never arrives"},
 	"lost-commit-is-aborted":   {manager, "sole commit without an answer"},
-	"in-progress-is-aborted":   {manager, ""},
+	"in-progress-is-aborted":   {manager, "sole commit that takes long"},
 	"heuristic-swallowed":      {manager, "ended by hand"},
 
 	"unknown-xid-is-done":  {manager, "held by a session that nobody has"},

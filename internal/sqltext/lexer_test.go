@@ -28,6 +28,7 @@ func TestEdges(t *testing.T) {
 
 		// Bodies.
 		{Postgres, "create or replace function f() begin atomic select 1; select 2; end; commit", []Kind{Write, TransactionControl}},
+		{SQLite, "create temporary trigger x after insert on t begin delete from t; end; commit", []Kind{Write, TransactionControl}},
 		{SQLite, "create table trigger (a); commit", []Kind{Write, TransactionControl}},
 
 		// Strings.

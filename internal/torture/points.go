@@ -80,7 +80,7 @@ type pointsRun struct {
 	begun       time.Time
 	cyclesBegun time.Time
 	world       *world
-	accounts    atomic.Int64 // blocks of accounts given out
+	accounts    atomic.Int64 // given out
 
 	mu     sync.Mutex // guards what follows, and Out
 	cells  map[string]*pointCell
@@ -213,6 +213,9 @@ func (r *pointsRun) compareAgain(ctx context.Context) {
 		a, b, err := m.cycle.journals(ctx)
 		if err == nil {
 			err = m.cycle.compare(m.told, a, b)
+		}
+		if ctx.Err() != nil {
+			return
 		}
 		if err != nil {
 			r.fail(m.cycle, fmt.Errorf("at the end of the run: %w", err))

@@ -28,12 +28,12 @@ type pointsConfig struct {
 	Databases []childDatabase // the one that pays, the one that receives
 	Register  string          // as in childConfig
 	Work      pointsWork
-	Count     int // of transactions by each worker; the last one is rolled back
-	Workers   int
-	Account   int           // the first worker's
+	Count     int // of transactions; the last one is rolled back
+	Account   int
 	Keep      time.Duration // Config.KeepDecisions
 	Timeout   time.Duration // Config.Timeout
 	Foreign   []string      // gids of branches that are to stay in doubt
+	Fill      bool          // the file log first
 }
 
 // pointsWork is what each transaction of a program does, or that it recovers.
@@ -61,11 +61,7 @@ func PointsChild(ctx context.Context, in io.Reader, out, logTo io.Writer) error 
 	if cfg.Work == workRecover {
 		err = c.recoverAll(ctx)
 	} else {
-		var wg sync.WaitGroup
-		for i := range max(cfg.Workers, 1) {
-			wg.Go(func() { c.transact(ctx, cfg.Account+i) })
-		}
-		wg.Wait()
+		c.transact(ctx)
 	}
 	err = errors.Join(err, c.mgr.Close(ctx))
 	if err == nil {
@@ -102,7 +98,7 @@ func (c *pointsChild) open(ctx context.Context, logTo io.Writer) error {
 	var err error
 	for i, p := range []**participant{&c.pay, &c.get} {
 		d := c.cfg.Databases[i]
-		if *p, err = openParticipant(d.Name, d.Flavour, d.DSN, max(c.cfg.Workers, 1)+2); err != nil {
+		if *p, err = openParticipant(d.Name, d.Flavour, d.DSN, 3); err != nil {
 			return err
 		}
 		cfg.Resources = append(cfg.Resources, (*p).res)
@@ -110,20 +106,22 @@ func (c *pointsChild) open(ctx context.Context, logTo io.Writer) error {
 	if cfg.Register, err = openPointsRegister(c.cfg.Register); err != nil {
 		return err
 	}
-	c.mgr, err = troth.Open(ctx, cfg)
+	if c.mgr, err = troth.Open(ctx, cfg); err == nil && c.cfg.Fill {
+		err = fill(ctx, cfg.Register)
+	}
 	return err
 }
 
 var errMindChanged = errors.New("the program changed its mind")
 
-// transact runs transactions on one account; the last one is rolled back.
-func (c *pointsChild) transact(ctx context.Context, account int) {
+// transact runs transactions, and changes its mind in the last one.
+func (c *pointsChild) transact(ctx context.Context) {
 	for i := range c.cfg.Count {
 		var id troth.GID
 		err := c.mgr.Run(ctx, func(ctx context.Context, tx *troth.Tx) error {
 			id = tx.ID()
 			c.say("begin", id)
-			if err := c.do(ctx, tx, account); err != nil {
+			if err := c.do(ctx, tx); err != nil {
 				return err
 			}
 			if i == c.cfg.Count-1 {
@@ -143,7 +141,8 @@ func (c *pointsChild) transact(ctx context.Context, account int) {
 	}
 }
 
-func (c *pointsChild) do(ctx context.Context, tx *troth.Tx, account int) error {
+func (c *pointsChild) do(ctx context.Context, tx *troth.Tx) error {
+	account := c.cfg.Account
 	if c.cfg.Work == workRead {
 		s, err := c.get.enlist(ctx, tx)
 		if err != nil {
@@ -153,19 +152,39 @@ func (c *pointsChild) do(ctx context.Context, tx *troth.Tx, account int) error {
 			return err
 		}
 	}
-	if err := moveOne(ctx, tx, c.pay, account, -1); err != nil {
-		return err
-	}
+	over := make(chan struct{})
+	tx.AfterDone(func(troth.Outcome) { close(over) })
+	err := moveOne(ctx, tx, c.pay, account, -1)
 	switch c.cfg.Work {
 	case workTransfer:
-		return moveOne(ctx, tx, c.get, account, +1)
+		if err == nil {
+			err = moveOne(ctx, tx, c.get, account, +1)
+		}
 	case workSlow:
-		over := make(chan struct{})
-		tx.AfterDone(func(troth.Outcome) { close(over) })
 		<-over
 	case workOne, workRead, workRecover:
 	}
-	return nil
+	return err
+}
+
+// fill makes the log's segment almost full, of records that were forgotten: the next
+// decisions go on in another, and nothing of the first is needed then.
+func fill(ctx context.Context, log troth.Register) error {
+	branches := make([]troth.BranchRecord, 30)
+	for i := range branches {
+		branches[i] = troth.BranchRecord{Resource: fmt.Sprintf("resource-number-%d", i), Branch: i + 1, Evidence: "0123456789012345678901234567890123456789"}
+	}
+	const left = 4 << 10 // what a program's transactions take is more
+	size := len(troth.EncodeBranches(branches)) + 128
+	var gids []troth.GID
+	for used := size; used < segmentSize-left; used += size {
+		gid := troth.NewGID("others", time.Now())
+		gids = append(gids, gid)
+		if _, err := log.Decide(ctx, troth.Decision{GID: gid, Outcome: troth.Committed, Branches: branches}); err != nil {
+			return err
+		}
+	}
+	return log.Forget(ctx, gids)
 }
 
 // moveOne changes an account of a database and writes into its journal, in the

@@ -48,7 +48,7 @@ type scenario struct {
 	fits    func(v variant) bool // nil: everywhere
 	work    pointsWork           // of the victim; defaults to transfers
 	count   int                  // of each worker's transactions; defaults to 3
-	workers int                  // defaults to 1
+	fill    bool                 // it fills the file log first
 	keep    time.Duration        // Config.KeepDecisions; defaults to a minute
 	timeout time.Duration        // Config.Timeout
 
@@ -105,8 +105,7 @@ func scenarios() map[faultpoint.Reach]scenario {
 		faultpoint.Forgetting: {keep: -1},
 
 		faultpoint.FileLogOpen: after(when(recovering, file), oneRun),
-		// So many transactions fill a segment; on PostgreSQL, where they are quickest.
-		faultpoint.FileLogRoll: {fits: func(v variant) bool { return file(v) && !v.has(engineMariaDB) }, workers: accountsEach, count: 80, keep: -1},
+		faultpoint.FileLogRoll: {fits: file, fill: true, count: 40, keep: -1},
 	}
 }
 

@@ -97,7 +97,7 @@ func (v *victim) note(line string) {
 var errNotReached = errors.New("the program did not come there")
 
 // patience bounds every wait for a program: it has deadlines of its own.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // awaitFrozen waits until the program has stopped itself at a point.
 func (v *victim) awaitFrozen(ctx context.Context, point string) error {
@@ -174,7 +174,7 @@ func (v *victim) end() {
 // configure opens the program's proxies and says what it is to do.
 func (c *cycle) configure(v *victim, s scenario) (pointsConfig, error) {
 	cfg := pointsConfig{
-		Domain: c.lane.domain, Register: registerHome, Work: s.work, Count: s.count, Workers: s.workers,
+		Domain: c.lane.domain, Register: registerHome, Work: s.work, Count: s.count, Fill: s.fill,
 		Account: c.account, Keep: s.keep, Timeout: s.timeout, Foreign: c.lane.foreign,
 	}
 	if cfg.Work == "" {

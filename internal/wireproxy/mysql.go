@@ -63,7 +63,8 @@ const (
 func newMySQLWire() *mysqlWire { return &mysqlWire{texts: make(map[uint32]string)} }
 
 func (w *mysqlWire) readRequest(r *bufio.Reader, _ io.Writer) ([]byte, error) { return readPacket(r) }
-func (w *mysqlWire) readAnswer(r *bufio.Reader) ([]byte, error)               { return readPacket(r) }
+
+func (w *mysqlWire) readAnswer(r *bufio.Reader) ([]byte, error) { return readPacket(r) }
 
 func readPacket(r *bufio.Reader) ([]byte, error) {
 	head, err := r.Peek(packetHeader)

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -38,12 +39,12 @@ const tags = "mistake faultpoint"
 // detectors are all of them, the cheapest first.
 var detectors = []detector{
 	{
-		name: "sim", dir: "internal/sim", finding: simFinding, budget: 3 * time.Minute,
+		name: "sim", dir: "internal/sim", finding: simFinding, budget: time.Minute,
 		build: []string{"test", "-c", "-tags", tags, "./internal/sim"},
 		args:  []string{"-test.run=^TestSim$", "-sim.seeds=30000", "-test.timeout=1h"},
 	},
 	{
-		name: "deep", dir: "internal/sim", finding: simFinding, budget: 3 * time.Minute,
+		name: "deep", dir: "internal/sim", finding: simFinding, budget: time.Minute,
 		build: []string{"test", "-c", "-tags", tags, "./internal/sim"},
 		args:  []string{"-test.run=^TestSim$", "-sim.deep", "-sim.seeds=10000", "-test.timeout=1h"},
 	},
@@ -69,6 +70,7 @@ type bench struct {
 	root   string // of the module
 	dir    string // of the binaries
 	binary map[string]string
+	by     []string // the detectors to use; empty: all
 }
 
 func newBench(ctx context.Context) (_ *bench, err error) {
@@ -101,38 +103,41 @@ func (b *bench) path(ctx context.Context, d detector) (string, error) {
 	return p, nil
 }
 
-// found says which detector found a mistake; by is empty if none did.
+// found says what came of a detector's run; by is empty if it found nothing.
 type found struct {
-	by     string
-	after  string // what the detector says that it took
-	took   time.Duration
-	budget time.Duration
-	words  string
+	detector string
+	by       string
+	after    string // what the detector says that it took
+	took     time.Duration
+	budget   time.Duration
+	words    string
 }
 
-// search runs the detectors for a mistake until one finds it.
-func (b *bench) search(ctx context.Context, name string) (found, error) {
-	var total found
-	for _, d := range lookers(name) {
+// search runs the detectors for a mistake, all or until one finds it.
+func (b *bench) search(ctx context.Context, name string, all bool) ([]found, error) {
+	var results []found
+	for _, d := range b.lookers(name) {
 		f, err := b.run(ctx, d, name)
 		if err != nil {
-			return f, fmt.Errorf("%s with the mistake %s: %w", d.name, name, err)
+			return nil, fmt.Errorf("%s with the mistake %s: %w", d.name, name, err)
 		}
-		total.took += f.took
-		total.budget += d.budget
-		if f.by != "" {
-			total.by, total.after, total.words = f.by, f.after, f.words
-			return total, nil
+		if results = append(results, f); f.by != "" && !all {
+			break
 		}
 	}
-	return total, nil
+	return results, nil
+}
+
+// lookers are those of the detectors that are to be used.
+func (b *bench) lookers(name string) []detector {
+	return slices.DeleteFunc(lookers(name), func(d detector) bool { return len(b.by) > 0 && !slices.Contains(b.by, d.name) })
 }
 
 // control runs each detector that the names need, without a mistake.
 func (b *bench) control(ctx context.Context, names []string) error {
 	done := make(map[string]bool)
 	for _, name := range names {
-		for _, d := range lookers(name) {
+		for _, d := range b.lookers(name) {
 			key := d.name + strings.Join(d.args, " ")
 			if done[key] {
 				continue
@@ -169,7 +174,7 @@ func (b *bench) run(ctx context.Context, d detector, mistaken string) (found, er
 	cmd.Stdout, cmd.Stderr = out, out
 	start := time.Now()
 	err = cmd.Run()
-	f := found{took: time.Since(start), budget: d.budget}
+	f := found{detector: d.name, took: time.Since(start), budget: d.budget}
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what a test that was told to end did not stop
 	if ctx.Err() != nil {
 		return f, ctx.Err()

@@ -10,8 +10,8 @@ type place []string // names of detectors, the cheapest first
 
 // The places.
 var (
-	core    = place{"sim", "deep", "scene", "storm"} // protocol, driver, recovery, upkeep
-	manager = place{"deep", "scene", "storm"}        // resource managers, decision table
+	core    = place{"sim", "scene", "deep", "storm"} // protocol, driver, recovery, upkeep
+	manager = place{"scene", "deep", "storm"}        // resource managers, decision table
 	log     = place{"log"}
 )
 

@@ -23,6 +23,7 @@ type driver struct {
 	branches []*enlisted
 	place    Place
 	vote     context.Context //nolint:containedctx // bounds what comes before the decision
+	sent     time.Time       // when the decision went out: its record is no older
 	lostAt   time.Time       // when the answer of the decision was first missed
 	attempt  int
 	decided  time.Time
@@ -278,6 +279,7 @@ func (d *driver) decide(home int) event {
 	}
 	ctx, cancel := d.detached(decideTimeout, "decide")
 	defer cancel()
+	d.sent = time.Now()
 	rec := d.record()
 	sole := len(rec.Branches) == 0
 	if mistake.On("commit-before-record") {
@@ -332,7 +334,8 @@ func (d *driver) record() Decision {
 // waits for that session to end, and answers what is stored.
 //
 // Asking for abort is safe for as long as nobody can have forgotten a commit record
-// that is there: LifeMax, see keepAge. After that the transaction is left to
+// that is there: LifeMax since the decision went out, see keepAge; this process may
+// have been stopped before it missed the answer. After that the transaction is left to
 // recovery, which asks for abort only where a branch is still prepared, and so
 // nothing was forgotten.
 func (d *driver) ask(home int) event {
@@ -340,7 +343,7 @@ func (d *driver) ask(home int) event {
 		d.lostAt = time.Now()
 		d.tx.mgr.cfg.Logger.Warn("decision not answered, asking again", "gid", d.tx.gid)
 	}
-	until := d.lostAt.Add(d.tx.mgr.cfg.LifeMax - upkeepMargin)
+	until := d.sent.Add(d.tx.mgr.cfg.LifeMax - upkeepMargin)
 	if time.Since(d.lostAt) >= d.tx.mgr.cfg.AckTimeout {
 		d.letGo()
 	}

@@ -188,6 +188,9 @@ func (r *run) plan(n int) *epochPlan {
 	if e.Register == "file" {
 		e.Managers, e.Clients = 1, 16 // the log has one owner
 	}
+	if rng.IntN(3) == 0 {
+		e.Accounts = 20 // so few that transactions wait for each other
+	}
 	// Short enough for records to be forgotten under way, or so long that every
 	// outcome can be told.
 	e.Keep = []time.Duration{time.Second, 2 * time.Minute}[rng.IntN(2)]

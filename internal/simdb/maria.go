@@ -204,7 +204,9 @@ func (m *maria) undo(tx *txn, to mark) {
 func (m *maria) leave(s *Session) {
 	if do := s.maria.brink; do != nil {
 		s.maria.brink = nil
-		_ = do() // there is nobody to tell
+		if m.srv.up {
+			_ = do() // there is nobody to tell
+		}
 	}
 	b := s.maria.branch
 	s.maria.branch = nil

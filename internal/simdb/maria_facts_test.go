@@ -574,6 +574,25 @@ var mariaFacts = []struct{ name, script string }{
 		2 UPDATE t SET v=96 WHERE id=1
 		2 XA COMMIT 'a'
 	`},
+	{"failed insert of 2, crash", `
+		1 XA START 'a'
+		1 INSERT INTO t VALUES (6,1),(1,1)
+		1 XA END 'a'
+		1 XA PREPARE 'a'
+		crash
+		2 XA RECOVER
+		2 XA COMMIT 'a'
+	`},
+	{"failed insert of 2, close, crash", `
+		1 XA START 'a'
+		1 INSERT INTO t VALUES (6,1),(1,1)
+		1 XA END 'a'
+		1 XA PREPARE 'a'
+		close 1
+		crash
+		2 XA RECOVER
+		2 XA COMMIT 'a'
+	`},
 	{"failed insert of 2", `
 		1 XA START 'a'
 		1 INSERT INTO t VALUES (6,1),(1,1)

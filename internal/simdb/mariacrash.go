@@ -31,18 +31,18 @@ func undoneOf(b *branch, now time.Time) undone {
 	return u
 }
 
-// crash loses all branches but the prepared ones that changed something. Those are
-// listed after the restart, and lock only what they changed.
+// crash loses all branches but the prepared ones that ever wrote, also if all of that
+// was taken back. Those are listed after the restart, and lock only what they changed.
 func (m *maria) crash() {
 	kept := append(m.lost, m.branches...)
 	m.branches, m.lost, m.leaving, m.gaps = nil, nil, nil, nil
 	m.srv.prepared = nil
 	for _, b := range kept {
-		if !b.tx.changed {
+		if b.tx.number == 0 {
 			b.tx.rollback()
 			continue
 		}
-		b.until = time.Time{}
+		b.until, b.shell, b.busy = time.Time{}, false, nil
 		locked := b.tx.locked
 		b.tx.locked = nil
 		for _, r := range locked {

@@ -270,10 +270,14 @@ type leaver struct {
 }
 
 // detach leaves a prepared branch without its session. The thread may take some
-// milliseconds to go; Rand says how many.
+// milliseconds to go; Rand says how many. A branch of which no statement succeeded in
+// changing something is a shell then.
 func (m *maria) detach(s *Session, b *branch) {
 	s.tx = nil
 	b.session, b.tx.session = nil, nil
+	if !m.srv.up {
+		return
+	}
 	b.until = m.srv.now().Add(time.Duration(m.srv.opt.Rand(4)) * 5 * time.Millisecond)
 	m.leaving = slices.DeleteFunc(m.leaving, func(l leaver) bool { return !m.srv.now().Before(l.until) })
 	m.leaving = append(m.leaving, leaver{s.id, b.until})

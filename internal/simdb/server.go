@@ -176,10 +176,10 @@ func (srv *Server) tooMany() *Error {
 
 // Kill is kill -9: all sessions die at once, and what is not durable is lost.
 func (srv *Server) Kill() {
+	srv.up = false // engines tell by it that no session ends in an orderly way
 	for len(srv.sessions) > 0 {
 		srv.sessions[0].end(nil)
 	}
-	srv.up = false
 	srv.eng.crash()
 }
 

@@ -313,7 +313,7 @@ proctype Coordinator() {
 	od;
 	if
 	:: failed -> step(statePreparing, evVoted, stateAborting); goto undo
-	:: step(statePreparing, evRollback, stateAborting); goto undo    /* the time is up: a vote is "no" */
+	:: step(statePreparing, evVoted, stateAborting); goto undo  /* the time is up: no vote counts */
 	:: !failed -> step(statePreparing, evVoted, stateDeciding)
 	fi;
 

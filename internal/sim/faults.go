@@ -75,7 +75,9 @@ func drawSetting(rng *rand.Rand, deep bool) setting {
 	for range n {
 		s.kinds = append(s.kinds, []kind{kindPostgres, kindMariaDB}[rng.IntN(2)])
 	}
-	if deep { // neither is simulated there
+	if deep { // neither a file nor SQLite is simulated there; and everything takes more steps
+		s.timeOdds *= 8
+		s.faultOdds *= 4
 		s.register = []registerKind{homeRegister, sqlRegister}[rng.IntN(2)]
 	} else if rng.IntN(4) == 0 {
 		s.kinds[rng.IntN(n)] = kindSQLite

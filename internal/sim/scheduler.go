@@ -92,6 +92,11 @@ func (p *process) ask(ctx context.Context, c *call) (any, error) {
 		// The scheduler decides what the process sees: it may be frozen, and then find
 		// its answer there after all.
 		p.w.handIn(&call{by: p, to: c.to, key: c.key, state: callAnswered, do: func() (any, error) { c.gaveUp = true; return nil, nil }})
+		if p.w.opt.Deep {
+			// database/sql holds a mutex meanwhile, for which the end of the same context
+			// makes another goroutine wait: so the bubble would never come to rest.
+			return nil, errLost
+		}
 		<-c.done
 	}
 	return c.answer, c.err

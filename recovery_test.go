@@ -22,3 +22,23 @@ func TestErrorsOfAPassReadTheSameInAnyOrder(t *testing.T) {
 		}
 	}
 }
+
+// A register of its own answers abort without an error: the caller must hear why
+// all the same. Found by the torture, whose clients were told "rolled back" and no
+// more.
+func TestAnAbortOfRecoveryIsACause(t *testing.T) {
+	t.Parallel()
+	reg := newMemRegister()
+	s := setup(t, func(cfg *Config, _ *bundle) { cfg.Register = reg })
+	tx, err := s.m.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.a.work(t.Context(), tx), s.b.work(t.Context(), tx)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reg.Decide(t.Context(), Decision{GID: tx.ID(), Outcome: Aborted}); err != nil { // as recovery does
+		t.Fatal(err)
+	}
+	wantErr(t, tx.Commit(t.Context()), ErrRolledBack, errBeaten)
+}

@@ -47,7 +47,11 @@ func (c *call) scan(s *source) (*scan, error) {
 		}
 		if ok {
 			sc.rows = append(sc.rows, r)
-			sc.lives = append(sc.lives, r.life)
+			life := r.wasLife
+			if r.dirty == c.s.tx {
+				life = r.life
+			}
+			sc.lives = append(sc.lives, life)
 		}
 	}
 	return sc, nil

@@ -103,8 +103,6 @@ const (
 	mistakeLong                           // a text does not fit in its column
 )
 
-func (m mistake) Error() string { return "simdb: mistake" } // never leaves the package
-
 // An Error is a server's answer to a statement that it refused.
 type Error struct {
 	Code    string // SQLSTATE of PostgreSQL; the number of MariaDB or SQLite

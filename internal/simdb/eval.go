@@ -191,34 +191,34 @@ func (x *arithmetic) eval(e *env) (any, error) {
 	if err != nil || left == nil || right == nil {
 		return nil, err
 	}
-	v, err := compute(x.op, left, right)
-	if err != nil {
-		return nil, e.c.eng().mistake(err.(mistake), "")
+	v, wrong := compute(x.op, left, right)
+	if wrong != 0 {
+		return nil, e.c.eng().mistake(wrong, "")
 	}
 	return v, nil
 }
 
-// compute is arithmetic on values that are not NULL. Its error is a mistake.
-func compute(op byte, left, right any) (any, error) {
+// compute is arithmetic on values that are not NULL. 0: nothing was wrong.
+func compute(op byte, left, right any) (any, mistake) {
 	if t, ok := left.(time.Time); ok {
 		switch r := right.(type) {
 		case time.Duration:
 			if op == '-' {
 				r = -r
 			}
-			return t.Add(r), nil
+			return t.Add(r), 0
 		case time.Time:
-			return t.Sub(r), nil
+			return t.Sub(r), 0
 		}
 	}
 	if op == '|' {
 		a, _ := toString(left)
 		b, _ := toString(right)
-		return a + b, nil
+		return a + b, 0
 	}
 	if d, ok := right.(time.Duration); ok && op == '*' {
 		if f, ok := toFloat(left); ok {
-			return time.Duration(f * float64(d)), nil
+			return time.Duration(f * float64(d)), 0
 		}
 	}
 	a, aInt := left.(int64)
@@ -228,34 +228,34 @@ func compute(op byte, left, right any) (any, error) {
 	}
 	switch op {
 	case '+':
-		return a + b, nil
+		return a + b, 0
 	case '-':
-		return a - b, nil
+		return a - b, 0
 	case '*':
-		return a * b, nil
+		return a * b, 0
 	}
 	if b == 0 {
 		return nil, mistakeDivision
 	}
-	return a / b, nil
+	return a / b, 0
 }
 
-func computeFloat(op byte, left, right any) (any, error) {
+func computeFloat(op byte, left, right any) (any, mistake) {
 	a, aOK := toFloat(left)
 	b, bOK := toFloat(right)
 	switch {
 	case !aOK || !bOK:
 		return nil, mistakeType
 	case op == '+':
-		return a + b, nil
+		return a + b, 0
 	case op == '-':
-		return a - b, nil
+		return a - b, 0
 	case op == '*':
-		return a * b, nil
+		return a * b, 0
 	case b == 0:
 		return nil, mistakeDivision
 	}
-	return a / b, nil
+	return a / b, 0
 }
 
 func (x *subquery) eval(e *env) (any, error) {
@@ -378,7 +378,11 @@ var aggregates = map[string]aggregate{
 		if sum == nil {
 			return v, nil
 		}
-		return compute('+', sum, v)
+		total, wrong := compute('+', sum, v)
+		if wrong != 0 {
+			return nil, errSum
+		}
+		return total, nil
 	},
 	"min": func(sum, v any) (any, error) { return extreme(sum, v, -1) },
 	"max": func(sum, v any) (any, error) { return extreme(sum, v, 1) },
@@ -406,6 +410,8 @@ var commonFunctions = map[string]function{
 	},
 	"count": outOfPlace, "sum": outOfPlace, "min": outOfPlace, "max": outOfPlace,
 }
+
+var errSum = &Error{Code: "42883", Message: "function sum of these values does not exist"}
 
 func outOfPlace(e *env, _ []any) (any, error) {
 	return nil, e.c.eng().mistake(mistakeType, "an aggregate is out of place")

@@ -152,6 +152,7 @@ func (p *parser) name() string {
 	case tokenQuoted:
 		p.i++
 		return t.text
+	case tokenEnd, tokenText, tokenNumber, tokenParam, tokenOp:
 	}
 	p.fail("expected a name")
 	return ""

@@ -55,7 +55,7 @@ func (pg *postgres) schema() string { return "public" }
 func (pg *postgres) admit(c *call) error {
 	s := c.s
 	ctl, isControl := c.st.(*pgControl)
-	if s.pg.failed && !(isControl && ctl.endsFailed()) {
+	if s.pg.failed && (!isControl || !ctl.endsFailed()) {
 		return &Error{Code: "25P02", Message: "current transaction is aborted, commands ignored until end of transaction block"}
 	}
 	if isControl {

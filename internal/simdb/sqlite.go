@@ -199,9 +199,12 @@ func (ctl *liteControl) step(c *call) (Result, error) {
 	s := c.s
 	tag := Result{Tag: "OK"}
 	if ctl.verb == pgBegin {
+		if s.sqlite.block && ctl.now { // the real one may take the lock, and fail
+			return tag, lite.srv.unknown(c, "BEGIN IMMEDIATE in a transaction")
+		}
 		lite.begin(s)
 		c.mark = s.tx.mark("")
-		if ctl.now { // the lock is taken even if there is a transaction already
+		if ctl.now {
 			if err := lite.lock(c); err != nil {
 				return tag, err // conclude drops the transaction
 			}
@@ -220,6 +223,7 @@ func (ctl *liteControl) step(c *call) (Result, error) {
 			return tag, liteError("cannot rollback - no transaction is active")
 		case pgSavepoint: // would begin a transaction; nothing of ours does so
 			return tag, lite.srv.unknown(c, "SAVEPOINT outside of a transaction")
+		case pgBegin, pgRelease, pgRollbackTo, pgPrepare, pgCommitPrepared, pgRollbackPrepared:
 		}
 		return tag, liteError("no such savepoint: " + ctl.name)
 	}
@@ -234,7 +238,7 @@ func (ctl *liteControl) step(c *call) (Result, error) {
 		lite.end(s, false)
 	case pgSavepoint:
 		s.tx.marks = append(s.tx.marks, s.tx.mark(ctl.name))
-	default:
+	case pgRelease, pgRollbackTo:
 		i := s.tx.savepoint(ctl.name)
 		if i < 0 {
 			return tag, liteError("no such savepoint: " + ctl.name)
@@ -246,6 +250,7 @@ func (ctl *liteControl) step(c *call) (Result, error) {
 		s.tx.undoTo(s.tx.marks[i])
 		s.tx.marks = s.tx.marks[:i+1]
 		c.mark = s.tx.mark("")
+	case pgBegin, pgPrepare, pgCommitPrepared, pgRollbackPrepared: // SQLite has only the first, see above
 	}
 	return tag, nil
 }

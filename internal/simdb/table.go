@@ -25,7 +25,6 @@ type columnDef struct {
 	length   int // of a text, 0 if it is not limited
 	notNull  bool
 	fallback expr // DEFAULT; nil if there is none
-	primary  bool
 }
 
 // A row is a key of a table: it may have values, locks, or be waited for.

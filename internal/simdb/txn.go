@@ -104,7 +104,7 @@ func (tx *txn) commit() {
 		} else {
 			r.old = nil
 		}
-		r.was, r.at, r.dirty = r.now, srv.commits, nil
+		r.was, r.at, r.dirty, r.wasLife = r.now, srv.commits, nil, r.life
 		r.now = nil
 	}
 	tx.end(endCommitted)

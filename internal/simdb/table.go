@@ -38,6 +38,7 @@ type row struct {
 	dirty    *txn
 	at       uint64
 	life     uint64    // counts insertions: a row inserted anew is another one
+	wasLife  uint64    // of what is committed
 	old      []version // newest last, as far as a snapshot needs them
 
 	locks []lock

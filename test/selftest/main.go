@@ -88,6 +88,7 @@ func run(ctx context.Context, o options) error {
 	}
 	fmt.Printf("\n%-32s %-10s %-6s %-12s %8s %8s  %s\n", "mistake", "rule", "by", "after", "took", "budget", "found")
 	var missed []string
+	stormy := false
 	for _, name := range o.names {
 		m, err := byName(name)
 		if err != nil {
@@ -98,6 +99,7 @@ func run(ctx context.Context, o options) error {
 			return err
 		}
 		known := false
+		stormy = stormy || slices.ContainsFunc(results, func(f found) bool { return f.by == storm })
 		for _, f := range results {
 			known = known || f.by != ""
 			if o.all || f.by != "" {
@@ -107,6 +109,11 @@ func run(ctx context.Context, o options) error {
 		if !known {
 			fmt.Println(row(m, found{}))
 			missed = append(missed, m.Name)
+		}
+	}
+	if stormy && o.control {
+		if err := b.requireSilence(ctx, detectors[len(detectors)-1]); err != nil {
+			return err
 		}
 	}
 	if len(missed) > 0 {

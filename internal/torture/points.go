@@ -233,8 +233,8 @@ type lane struct {
 	domain  string
 	lite    *database
 	handles map[string]*sql.DB
-	planted map[engine]string // the branch of our domain and another cluster, as the engine names it
-	foreign []string          // its gid
+	planted map[string]string // a branch of our domain and another cluster, by database
+	foreign []string          // their gids
 
 	mu         sync.Mutex // guards what follows
 	complaints []error
@@ -265,16 +265,20 @@ func (l *lane) open(ctx context.Context) error {
 func (l *lane) renew(ctx context.Context) error {
 	l.domain = fmt.Sprintf("points-%d-%d", l.no, l.lives)
 	l.lives++
-	x := troth.XID{GID: troth.NewGID(l.domain, time.Now()), Place: troth.Place{Resource: "elsewhere", Identity: troth.NewIdentity()}, Branch: 1}
-	l.foreign = []string{string(x.GID)}
-	l.planted = map[engine]string{
-		enginePostgres: "'" + x.String() + "'",
-		engineMariaDB:  nativeXA(troth.FormatID, x.GTRID(), x.BQUAL()),
-	}
+	l.planted, l.foreign = make(map[string]string), nil
 	for _, d := range l.run.world.databases {
-		if err := d.prepareForeign(ctx, plant{what: "another cluster of " + l.domain, native: l.planted[d.engine]}); err != nil {
+		// The same database's name, but not its register.
+		place := troth.Place{Resource: d.name, Identity: troth.NewIdentity()}
+		x := troth.XID{GID: troth.NewGID(l.domain, time.Now()), Place: place, Branch: 1}
+		native := "'" + x.String() + "'"
+		if d.engine == engineMariaDB {
+			native = nativeXA(troth.FormatID, x.GTRID(), x.BQUAL())
+		}
+		if err := d.prepareForeign(ctx, plant{what: "another cluster of " + l.domain, native: native}); err != nil {
 			return fmt.Errorf("%s: plant a branch: %w", d.name, err)
 		}
+		l.planted[d.name] = native
+		l.foreign = append(l.foreign, string(x.GID))
 	}
 	return nil
 }

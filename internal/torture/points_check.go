@@ -108,7 +108,7 @@ func (c *cycle) inDoubt(ctx context.Context) ([]string, error) {
 			return nil, err
 		}
 		missing := d.missingPlants(listed)
-		planted, there := c.lane.planted[d.engine], d.server == nil
+		planted, there := c.lane.planted[d.name], d.server == nil
 		for _, b := range listed {
 			switch {
 			case b.native == planted:

@@ -46,6 +46,47 @@ verify: $(LINT) ## prove that formatting, modules and generated code are as comm
 	go mod verify
 	scripts/verify-generated
 
+SEEDS ?= 300000
+DEEP_SEEDS ?= 5000
+.PHONY: sim
+sim: ## simulate SEEDS schedules; SEED=n shows one, DEEP=1 with the real resource managers
+ifdef SEED
+	go test -count=1 ./internal/sim -run '^TestSim$$' -v -sim.seed=$(SEED) $(if $(DEEP),-sim.deep)
+else
+	go test -count=1 -timeout 6h ./internal/sim -run '^TestSim$$' -v -sim.seeds=$(SEEDS)
+	go test -count=1 -timeout 6h ./internal/sim -run '^TestSim$$' -v -sim.deep -sim.seeds=$(DEEP_SEEDS)
+endif
+
+DURATION ?= 20m
+.PHONY: torture
+torture: setup ## break real databases and programs at random, for DURATION
+	go run -tags faultpoint ./cmd/torture random -duration $(DURATION) $(if $(SEED),-seed $(SEED))
+
+.PHONY: points
+points: setup ## kill, freeze and cut off programs at every fault point
+	go run -tags faultpoint ./cmd/torture points $(if $(SEED),-seed $(SEED))
+
+.PHONY: selftest
+selftest: setup ## make every seeded mistake, and show what finds it
+	go run ./test/selftest
+
+.PHONY: rivals
+rivals: setup ## set the same traps for four ways of paying, and count the money
+	go test -v -count=1 ./test/rivals
+
+.PHONY: models
+models: ## check the model of the protocol, and its mistakes, with Spin
+	docs/models/run quick
+
+FUZZ_SECONDS ?= 15
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZ_SECONDS
+	scripts/fuzz $(FUZZ_SECONDS)
+
+.PHONY: mutation
+mutation: ## change the core one operator at a time: which tests notice?
+	scripts/mutation
+
 .PHONY: demo
 demo: setup ## watch transactions survive crashes, on throw-away servers
 	go run ./cmd/troth demo

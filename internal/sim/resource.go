@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -194,7 +195,7 @@ func (r *resource) Sweep(ctx context.Context, minAge time.Duration, forgotten fu
 				old = append(old, w)
 			}
 		}
-		slices.SortFunc(old, func(a, b witness) int { return int(a.at.Sub(b.at)) })
+		slices.SortFunc(old, func(a, b witness) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.gid, b.gid)) })
 		return old, nil
 	})
 	if err != nil {

@@ -116,6 +116,17 @@ func TestNamedHomeJoinsOnlyWhereNeeded(t *testing.T) {
 	if got := aramis.log.String() + s.log.String(); err != nil || got != "athos decide" {
 		t.Errorf("calls %s; error %v", got, err)
 	}
+	// Where it must join it has a number of its own.
+	numbers := map[int]bool{}
+	third := &hookRM{memRM: newMemRM("planchet", &callLog{})}
+	third.begin = func(ctx context.Context, c BranchConfig) (Branch, error) {
+		numbers[c.Branch] = true
+		return third.memRM.Begin(ctx, c)
+	}
+	s3 := setup(t, func(c *Config, _ *bundle) { c.Resources = append(c.Resources, third) })
+	if _, err := s3.transfer(t.Context(), Home("planchet")); err != nil || !numbers[3] || len(numbers) != 1 {
+		t.Errorf("numbers %v; error %v", numbers, err)
+	}
 	begun := 0
 	s.m.cfg.Observer.TxEnd = func(_ GID, _ Outcome, branches int, _ time.Duration, _ error) { begun = branches }
 	if _, err := s.transfer(t.Context(), Home("porthos")); err != nil || begun != 2 {
@@ -213,7 +224,7 @@ func TestFailedReleaseOfReaders(t *testing.T) {
 	_, err := s.transfer(t.Context())
 	wantErr(t, err, ErrRolledBack, cut)
 	var b *BranchError
-	if !errors.As(err, &b) || b.Resource != "porthos" || b.Op != "commit" {
+	if !errors.As(err, &b) || b.Resource != "porthos" || b.Op != "commit" || strings.Contains(err.Error(), "athos:") {
 		t.Errorf("error %v", err)
 	}
 	// Beside a branch that wrote, and committed, it makes no difference.
@@ -251,6 +262,34 @@ func TestFailedRollback(t *testing.T) {
 	wantErr(t, err, ErrRolledBack)
 	if got := s.log.String(); !strings.Contains(got, "porthos finish rollback") || strings.Contains(got, "athos finish") || s.b.inDoubt() != 0 {
 		t.Errorf("calls %s", got)
+	}
+}
+
+// A home that cannot prepare has nothing that could be finished from elsewhere: the
+// end of its session is the end of its branch.
+func TestFailedRollbackOfAHomeThatCannotPrepare(t *testing.T) {
+	t.Parallel()
+	s := setup(t, func(_ *Config, s *bundle) { s.a.can = CanDecide })
+	s.b.failOn("prepare", failure{err: errVoteNo})
+	s.a.failOn("rollback", failure{err: errors.New("connection reset")})
+	_, err := s.transfer(t.Context())
+	wantErr(t, err, ErrRolledBack, errVoteNo)
+	if got := s.log.String(); strings.Contains(got, "athos finish") {
+		t.Errorf("calls %s", got)
+	}
+}
+
+// A branch that cannot say whether it wrote is no branch to commit.
+func TestFailedPollRollsBack(t *testing.T) {
+	t.Parallel()
+	lost := errors.New("connection reset")
+	s := setup(t, nil)
+	s.b.failOn("wrote", failure{err: lost})
+	_, err := s.transfer(t.Context())
+	wantErr(t, err, ErrRolledBack, lost)
+	var b *BranchError
+	if got := s.log.String(); !errors.As(err, &b) || b.Op != "work" || b.XID != "" || strings.Contains(got, "prepare") || strings.Contains(got, "decide") {
+		t.Errorf("error %v, calls %s", err, got)
 	}
 }
 

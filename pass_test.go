@@ -178,6 +178,10 @@ func TestPassListsTwice(t *testing.T) {
 	for _, second := range []func() ([]Prepared, error){
 		func() ([]Prepared, error) { return nil, errors.New("connection reset") },
 		func() ([]Prepared, error) { return nil, nil },
+		func() ([]Prepared, error) { // one that was not there before is the next pass's
+			x := XID{GID: NewGID("bank", time.Now()), Place: a.place(), Branch: 1}
+			return []Prepared{{XID: x, Ours: true, Native: x.String()}}, nil
+		},
 	} {
 		asked := 0
 		b.recover = func(ctx context.Context) ([]Prepared, error) {
@@ -219,6 +223,24 @@ func TestGraceByTheDatabasesClock(t *testing.T) {
 			_ = m.Close(t.Context())
 		}
 	})
+}
+
+// A transaction that this process itself rolled back is decided by nobody: no grace.
+func TestNoGraceForWhatWasGivenUp(t *testing.T) {
+	t.Parallel()
+	for outcome, want := range map[Outcome]int{Aborted: 1, Committed: 0, Undecided: 0} {
+		log := &callLog{}
+		a, b := newMemRM("athos", log), newMemRM("porthos", log)
+		m := openManager(t, Config{Resources: []Resource{a, aged(b, time.Second)}, RecoverEvery: -1, Grace: time.Hour})
+		x := b.left(NewGID("bank", time.Now()), a.place())
+		if outcome != Undecided {
+			m.remember(x.GID, outcome)
+		}
+		if n, err := m.recoverPass(t.Context()); n != want || err != nil {
+			t.Errorf("remembered as %v: ended %d, error %v", outcome, n, err)
+		}
+		_ = m.Close(t.Context())
+	}
 }
 
 // Where the database tells no age, the grace counts from when a pass first saw the

@@ -381,7 +381,7 @@ decide:
 #else
 		if
 		:: aged -> goto dead
-		:: Decide(commit, 0, true, true, d)
+		:: Decide(commit, 0, true, !aged, d)
 		fi
 #endif
 #endif
@@ -633,8 +633,8 @@ inline arrive(i, ef, a) {
 #define expirable (row == abort && over)
 #endif
 
-/* Servers end the sessions that were let go of, and get what travelled late. Apart
- * from Time, so that fairness gives each its turn. */
+/* Servers end the sessions that were let go of, and get what travelled late. They, the
+ * clock and expiry are apart, so that fairness gives each its turn. */
 proctype Servers() {
 	mtype:effect ef = 0;
 	mtype:answer a = none;
@@ -651,13 +651,19 @@ end:
 }
 
 /* No request travels for longer than LifeMax. */
-proctype Time() {
+proctype Clock() {
 end:
 	do
 	:: d_step { (row == commit || floor) && !aged && !lateput[1] -> aged = true }
 #if REG == SQL
 	:: d_step { row == abort && !floor -> floor = true }
 #endif
+	od
+}
+
+proctype Expiry() {
+end:
+	do
 	:: d_step { expirable -> row = nothing }
 #if RESURRECT
 	:: atomic { p[1] == undone && was[1] && faults < FAULTS -> faults++; p[1] = prepared; held[1] = false }
@@ -684,7 +690,8 @@ init {
 		run Coordinator();
 		run Home();
 		run Servers();
-		run Time();
+		run Clock();
+		run Expiry();
 		do
 		:: n < NR -> run Recoverer(); n++
 		:: else -> break

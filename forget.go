@@ -62,7 +62,7 @@ func (f *forgetter) add(p Place, gid GID, leaves []Forgetter) {
 }
 
 func (f *forgetter) run() {
-	for f.awaitWork() && f.mgr.pause(forgetEvery) {
+	for f.awaitWork() && f.mgr.pause(max(forgetEvery, time.Until(f.nextDue()))) {
 		f.flush(f.mgr.life)
 	}
 }
@@ -82,6 +82,20 @@ func (f *forgetter) awaitWork() bool {
 	case <-f.mgr.life.Done():
 		return false
 	}
+}
+
+// nextDue is when the oldest that is queued may go.
+func (f *forgetter) nextDue() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	next := time.Now().Add(time.Hour)
+	for _, q := range f.queue {
+		next = earlier(next, q[0].at.Add(f.mgr.cfg.KeepDecisions))
+	}
+	for _, q := range f.left {
+		next = earlier(next, q[0].at.Add(rowsDelay))
+	}
+	return next
 }
 
 // flush forgets what is old enough.

@@ -65,9 +65,7 @@ func (b *book) violateLocked(rule string, gid troth.GID, format string, args ...
 	if p := b.gids[gid]; p != nil {
 		text = fmt.Sprintf("%s (t%d)", text, p.no)
 	}
-	if b.w.trace.out != nil {
-		fmt.Fprintf(b.w.trace.out, "%12v  ## %s\n", b.w.since(), text)
-	}
+	b.w.say("## %s", text)
 	if len(b.violations) < violationsMax {
 		b.violations = append(b.violations, text)
 	}
@@ -195,7 +193,7 @@ func (b *book) tells(p *process, plan *plan, what told, err error) {
 	defer b.mu.Unlock()
 	plan.told = what
 	if b.w.trace.out != nil {
-		fmt.Fprintf(b.w.trace.out, "%12v  => p%d.%d is told of t%d: %v %s\n", b.w.since(), p.slot, p.incarnation, plan.no, what, says(err))
+		b.w.say("=> p%d.%d is told of t%d: %v %s", p.slot, p.incarnation, plan.no, what, says(err))
 	}
 	d := b.decisions[plan.gid]
 	switch what {

@@ -9,12 +9,13 @@ import (
 // setting is what a seed draws for its world: swarm testing switches each kind of
 // fault on or off for a whole run, because faults that never rest hide each other.
 type setting struct {
-	processes int
-	kinds     []kind
-	register  registerKind
-	plans     int
-	clients   int           // programs per process
-	restless  time.Duration // faults go on so long even if the programs are done
+	processes    int
+	kinds        []kind
+	register     registerKind
+	plans        int
+	clients      int // programs per process
+	recoverEvery time.Duration
+	restless     time.Duration // faults go on so long even if the programs are done
 
 	timeOdds  int           // one step in so many lets time pass
 	timeStep  time.Duration // at most so much
@@ -56,20 +57,22 @@ func drawSetting(rng *rand.Rand, deep bool) setting {
 		timeStep:  []time.Duration{time.Millisecond, 100 * time.Millisecond, 3 * time.Second}[rng.IntN(3)],
 		crash:     on(), freeze: on(), kill: on(), partition: on(), sessions: on(),
 		loss: odds(10), late: odds(10), double: odds(10),
-		restless:    time.Duration(rng.Int64N(int64(12 * time.Second))),
-		faultOdds:   3 + rng.IntN(20),
-		faultsMax:   rng.IntN(9),
-		powerCuts:   on(),
-		foreign:     on(),
-		faultsFor:   faultsFor,
-		asksLate:    rng.IntN(4) == 0,
-		twoMessages: on(),
+		restless:  time.Duration(rng.Int64N(int64(12 * time.Second))),
+		faultOdds: 3 + rng.IntN(20),
+		faultsMax: rng.IntN(9),
+		powerCuts: on(),
+		foreign:   on(),
+		faultsFor: faultsFor,
+
+		recoverEvery: 3 * time.Second,
+		asksLate:     rng.IntN(4) == 0,
+		twoMessages:  on(),
 	}
 	if on() {
 		s.clocks = []time.Duration{time.Hour, 24 * 365 * 10 * time.Hour}[rng.IntN(2)]
 	}
-	if rng.IntN(8) == 0 { // a slow world, in which records grow old
-		s.timeStep, s.faultsFor, s.restless = 20*time.Second, 8*time.Minute, 4*time.Minute
+	if rng.IntN(16) == 0 { // a slow world, in which records grow old
+		s.timeStep, s.faultsFor, s.restless, s.recoverEvery = 20*time.Second, 5*time.Minute, 3*time.Minute, 9*time.Second
 	}
 	n := 2 + rng.IntN(3)
 	for range n {

@@ -86,7 +86,7 @@ func (p *process) config(seed rand.Source, skew time.Duration) troth.Config {
 		Domain:           domain,
 		Timeout:          txTimeout,
 		AckTimeout:       time.Second,
-		RecoverEvery:     3 * time.Second,
+		RecoverEvery:     p.w.cfg.recoverEvery,
 		Grace:            time.Second,
 		KeepDecisions:    4 * time.Second,
 		LifeMax:          lifeMax,

@@ -333,7 +333,7 @@ const opEnd = "end session"
 
 func (w *world) tell(c *call, what string) {
 	if w.trace.out != nil {
-		fmt.Fprintf(w.trace.out, "%12v  %v: %s\n", w.since(), c.key, what)
+		w.say("%v: %s", c.key, what)
 	}
 }
 

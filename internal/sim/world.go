@@ -261,8 +261,13 @@ func (t *trace) add(words ...uint64) {
 // note tells the trace of something that is not a call.
 func (w *world) note(format string, args ...any) {
 	w.trace.add(uint64(w.since()), uint64(len(format)))
+	w.say("-- "+format, args...)
+}
+
+// say writes a line of the trace.
+func (w *world) say(format string, args ...any) {
 	if w.trace.out != nil {
-		fmt.Fprintf(w.trace.out, "%12v  -- %s\n", w.since(), fmt.Sprintf(format, args...))
+		_, _ = fmt.Fprintf(w.trace.out, "%12v  "+format+"\n", append([]any{w.since()}, args...)...) // a trace that cannot be written shows it
 	}
 }
 

@@ -105,7 +105,7 @@ func scenarios() map[faultpoint.Reach]scenario {
 		faultpoint.Forgetting: {keep: -1},
 
 		faultpoint.FileLogOpen: after(when(recovering, file), oneRun),
-		faultpoint.FileLogRoll: {fits: file, fill: true, count: 40, keep: -1},
+		faultpoint.FileLogRoll: {fits: file, fill: true, count: 60, keep: -1},
 	}
 }
 

@@ -77,6 +77,41 @@ func TestCancelledBetweenVoteAndDecision(t *testing.T) {
 	}
 }
 
+// slowVoter votes a while after it was told to stop.
+type slowVoter struct{ *memBranch }
+
+func (b slowVoter) Prepare(ctx context.Context, x XID) (Vote, error) {
+	<-ctx.Done()
+	time.Sleep(3 * time.Second)
+	return b.memBranch.Prepare(ctx, x)
+}
+
+// A caller who gives up during the vote hears how it ended, which is soon; not that
+// nobody knows.
+func TestCancelledDuringVote(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &callLog{}
+		a, b := newMemRM("athos", log), &hookRM{memRM: newMemRM("porthos", log)}
+		b.begin = func(_ context.Context, c BranchConfig) (Branch, error) {
+			return slowVoter{&memBranch{rm: b.memRM, cfg: c}}, nil
+		}
+		m := openManager(t, Config{Resources: []Resource{a, b}, RecoverEvery: -1})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		err := m.Run(ctx, func(ctx context.Context, tx *Tx) error {
+			_, err := tx.Enlist(ctx, b)
+			return errors.Join(a.work(ctx, tx), err)
+		})
+		wantErr(t, err, ErrRolledBack, context.DeadlineExceeded)
+		if errors.Is(err, ErrUndecided) || time.Since(start) != 4*time.Second {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+		_ = m.Close(context.Background())
+	})
+}
+
 // A home that is named and cannot begin its branch leaves nothing to decide in.
 func TestNamedHomeMustJoin(t *testing.T) {
 	t.Parallel()

@@ -319,11 +319,12 @@ func (b *branch) CommitDeciding(ctx context.Context, d troth.Decision) (troth.Ou
 		if b.o.cfg.NeedDecisions {
 			record = b.o.table.InsertSQL(d)
 		}
+		statements := []string{record, xaEnd(b.xid), xaOnePhase(b.xid)}
 		if mistake.On("record-error-ignored") {
 			_ = b.run(ctx, record)
-			record = "DO 0"
+			statements = statements[1:]
 		}
-		err = b.run(ctx, record, xaEnd(b.xid), xaOnePhase(b.xid))
+		err = b.run(ctx, statements...)
 		if err == nil {
 			b.end(false)
 			return troth.Committed, nil

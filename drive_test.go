@@ -101,8 +101,9 @@ func TestCancelledDuringVote(t *testing.T) {
 		defer cancel()
 		start := time.Now()
 		err := m.Run(ctx, func(ctx context.Context, tx *Tx) error {
-			_, err := tx.Enlist(ctx, b)
-			return errors.Join(a.work(ctx, tx), err)
+			first := a.work(ctx, tx)
+			_, second := tx.Enlist(ctx, b)
+			return errors.Join(first, second)
 		})
 		wantErr(t, err, ErrRolledBack, context.DeadlineExceeded)
 		if errors.Is(err, ErrUndecided) || time.Since(start) != 4*time.Second {

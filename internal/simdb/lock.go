@@ -28,6 +28,7 @@ var errBlocked = errors.New("simdb: blocked")
 type wait struct {
 	row  *row
 	mode lockMode // of the lock; 0: for the end of another's change of the row
+	at   uint64   // of the row's version when the wait began
 	doom error    // it is over, with this error: a timeout, a deadlock
 }
 
@@ -42,7 +43,7 @@ func (c *call) lock(r *row, mode lockMode) error {
 		c.s.stopWaiting()
 		return nil
 	}
-	w := wait{row: r, mode: mode}
+	w := wait{row: r, mode: mode, at: r.at}
 	if len(c.s.blockers(&w)) == 0 {
 		r.grant(tx, mode)
 		c.s.stopWaiting()
@@ -63,7 +64,7 @@ func (c *call) awaitChange(r *row) error {
 // block puts the session to wait, unless that closes a cycle.
 func (c *call) block(w wait) error {
 	s := c.s
-	if s.wait == nil || s.wait.row != w.row || s.wait.mode != w.mode {
+	if s.wait == nil || s.wait.row != w.row || s.wait.mode != w.mode || s.wait.at != w.at && c.eng().barges() {
 		s.stopWaiting()
 		s.wait = &w
 		if w.mode != 0 {
@@ -132,6 +133,9 @@ func (s *Session) blockers(w *wait) []*txn {
 	}
 	var list []*txn
 	for _, l := range w.row.locks {
+		if s.tx.outdated(w.row) {
+			break // it will not lock the row any more, whoever has it
+		}
 		if l.tx != s.tx && w.mode.conflicts(l.mode) {
 			list = append(list, l.tx)
 		}
@@ -143,6 +147,9 @@ func (s *Session) blockers(w *wait) []*txn {
 	for _, ahead := range w.row.queue {
 		if ahead == s {
 			break
+		}
+		if (w.at != w.row.at || ahead.wait.at != w.at) && s.srv.eng.barges() {
+			continue // they queue for a version of the row, and run for the next
 		}
 		if ahead.tx != s.tx && w.mode.conflicts(ahead.wait.mode) {
 			list = append(list, ahead.tx)

@@ -263,13 +263,10 @@ func (pg *postgres) numbered(c *call) { c.s.tx.write() }
 
 func (pg *postgres) lockRow(c *call, r *row) error {
 	c.s.tx.write()
-	if err := c.lock(r, lockExclusive); err != nil {
-		return err
-	}
-	if c.s.tx.isolated && r.dirty == nil && r.at > c.s.tx.seen {
+	if c.s.tx.outdated(r) && (c.s.wait == nil || !c.s.blocked()) {
 		return errSerialization
 	}
-	return nil
+	return c.lock(r, lockExclusive)
 }
 
 func (pg *postgres) locksAll() bool        { return false }

@@ -140,6 +140,12 @@ func (tx *txn) end(how ending) {
 	}
 }
 
+// outdated reports whether PostgreSQL tells the transaction that it cannot lock a row
+// because that was changed since its snapshot. It does not wait for whoever has it.
+func (tx *txn) outdated(r *row) bool {
+	return tx.srv.kind == Postgres && tx.isolated && r.dirty != tx && r.at > tx.seen
+}
+
 // takeSnapshot fixes what the transaction sees.
 func (tx *txn) takeSnapshot() {
 	if tx.seen == 0 {

@@ -77,6 +77,48 @@ func TestCancelledBetweenVoteAndDecision(t *testing.T) {
 	}
 }
 
+// watchedBranch notes whether statements may still run when it is asked to end.
+type watchedBranch struct {
+	*memBranch
+	may map[string]bool
+}
+
+func (b watchedBranch) CommitDeciding(ctx context.Context, d Decision) (Outcome, error) {
+	b.may["decide"] = b.cfg.Context.Err() == nil
+	return b.memBranch.CommitDeciding(ctx, d)
+}
+
+func (b watchedBranch) Rollback(ctx context.Context) error {
+	b.may["rollback"] = b.cfg.Context.Err() == nil
+	return b.memBranch.Rollback(ctx)
+}
+
+// A rollback stops the statements that still run, or it would wait for them. A
+// commit does not: the program said that the work is done.
+func TestRollbackStopsStatements(t *testing.T) {
+	t.Parallel()
+	may := make(map[string]bool)
+	a := &hookRM{memRM: newMemRM("athos", &callLog{})}
+	a.begin = func(_ context.Context, c BranchConfig) (Branch, error) {
+		return watchedBranch{&memBranch{rm: a.memRM, cfg: c}, may}, nil
+	}
+	m := openManager(t, Config{Resources: []Resource{a}, RecoverEvery: -1})
+	failed := errors.New("no money")
+	for _, err := range []error{nil, failed} {
+		got := m.Run(t.Context(), func(ctx context.Context, tx *Tx) error {
+			_, begun := tx.Enlist(ctx, a)
+			return errors.Join(begun, err)
+		})
+		if !errors.Is(got, err) {
+			t.Errorf("error %v, want %v", got, err)
+		}
+	}
+	if !may["decide"] || may["rollback"] || len(may) != 2 {
+		t.Errorf("statements may run at: %v", may)
+	}
+	_ = m.Close(t.Context())
+}
+
 // slowVoter votes a while after it was told to stop.
 type slowVoter struct{ *memBranch }
 

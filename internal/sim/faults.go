@@ -81,6 +81,8 @@ func drawSetting(rng *rand.Rand, deep bool) setting {
 	if deep { // neither a file nor SQLite is simulated there; and everything takes more steps
 		s.timeOdds *= 8
 		s.faultOdds *= 4
+		s.loss *= 6
+		s.late *= 4
 		s.register = []registerKind{homeRegister, sqlRegister}[rng.IntN(2)]
 	} else if rng.IntN(4) == 0 {
 		s.kinds[rng.IntN(n)] = kindSQLite

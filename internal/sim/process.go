@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
@@ -216,9 +217,9 @@ func (p *process) transfer(plan *plan) {
 	err = p.work(ctx, tx, plan)
 	switch {
 	case err != nil:
-		err = tx.Rollback(ctx)
-		if err == nil {
-			err = troth.ErrRolledBack
+		failed := err
+		if err = tx.Rollback(ctx); err == nil {
+			err = fmt.Errorf("%w: %w", troth.ErrRolledBack, failed)
 		}
 	case plan.rollsBack:
 		err = tx.Rollback(ctx)

@@ -31,6 +31,7 @@ var scenes = map[string]struct {
 	"sole commit that never arrives":       {"postgres", "mysql", "home", soleCommit(cutproxy.BeforeServer)},
 	"sole commit without an answer":        {"postgres", "mysql", "home", soleCommit(cutproxy.AfterAnswer)},
 	"sole commit that takes long":          {"postgres", "mysql", "sql", slowCommit},
+	"caller who gives up":                  {"postgres", "postgres", "home", givesUp},
 	"ended by hand":                        {"postgres", "postgres", "home", endedByHand},
 	"held by a frozen program":             {"postgres", "mysql", "home", heldByFrozen},
 	"held by a session that nobody has":    {"postgres", "mysql", "home", heldByStranded},
@@ -254,6 +255,23 @@ func slowCommit(t *testing.T, w *world) {
 		if _, ok := w.journal(t, w.a)[gid]; word == "committed" && !ok {
 			t.Errorf("I2: %s was reported committed and is nowhere", gid)
 		}
+	}
+}
+
+// givesUp: the caller's context ends when the decision is asked for. Nothing that
+// follows heeds it: the program ends, and leaves nothing to others.
+func givesUp(t *testing.T, w *world) {
+	const patience = 4 * time.Second
+	p := w.freeze(t, "decide.before", "-n", "2", "-patience", patience.String())
+	time.Sleep(patience) // its clock goes on while it is frozen
+	p.thaw(t)
+	p.wait(t)
+	if left := w.b.prepared(t); len(left) > 0 {
+		t.Errorf("%v was left prepared\n%s", left, p.stderr.String())
+	}
+	w.check(t)
+	if n := len(w.journal(t, w.a)); n != 1 {
+		t.Errorf("%d transactions committed, not the one that was decided", n)
 	}
 }
 

@@ -29,7 +29,7 @@ var plan = map[string]struct {
 	"lost-decision-is-commit":  {core, ""},
 	"register-error-is-abort":  {core, ""},
 	"failed-commit-rolls-back": {core, ""},
-	"context-cancels-decision": {core, ""},
+	"context-cancels-decision": {core, "caller who gives up"},
 	"forget-unacknowledged":    {core, ""},
 
 	"no-tombstone":             {core, ""},

@@ -47,6 +47,7 @@ func run() error {
 		keep     = flag.Duration("keep", time.Minute, "Config.KeepDecisions")
 		segment  = flag.Int64("segment", 1<<20, "the size of the file log's segments")
 		timeout  = flag.Duration("timeout", 0, "Config.Timeout")
+		patience = flag.Duration("patience", time.Hour, "how long the program waits for each transaction")
 		passes   = flag.Duration("recover", 0, "recover for that long, whatever is in doubt, instead of transferring")
 		outcome  = flag.String("outcome", "", "say how the transaction ended, instead of transferring")
 		does     = flag.String("work", "transfer", "what each transaction does: transfer, one (pay alone), read (pay, and look at the other), slow (pay, and wait for the time to be up), "+
@@ -90,7 +91,7 @@ func run() error {
 		o, err := m.Outcome(ctx, troth.GID(*outcome))
 		fmt.Println("outcome", o, err)
 	default:
-		transfer(ctx, m, do, *n)
+		transfer(ctx, m, do, *n, *patience)
 	}
 	if err := m.Close(ctx); err != nil {
 		return err
@@ -236,8 +237,9 @@ func careless(name string, pay, receive branch) (work, error) {
 }
 
 // transfer runs n transactions; the last time the program changes its mind.
-func transfer(ctx context.Context, m *troth.Manager, do work, n int) {
+func transfer(ctx context.Context, m *troth.Manager, do work, n int, patience time.Duration) {
 	for i := range n {
+		ctx, cancel := context.WithTimeout(ctx, patience)
 		var id troth.GID
 		err := m.Run(ctx, func(ctx context.Context, tx *troth.Tx) error {
 			id = tx.ID()
@@ -250,6 +252,7 @@ func transfer(ctx context.Context, m *troth.Manager, do work, n int) {
 			}
 			return nil
 		})
+		cancel()
 		switch {
 		case err == nil, errors.Is(err, troth.ErrPending):
 			fmt.Println("committed", id)

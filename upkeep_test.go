@@ -104,14 +104,14 @@ func TestUpkeepStopsAtErrors(t *testing.T) {
 	full := errors.New("disk full")
 	reg := &countingReg{memRegister: newMemRegister()}
 	reg.expire = func(int) (int, error) { return 1, full }
-	rows := &rowsRM{memRM: newMemRM("aramis", &callLog{}), sweeped: full}
+	rows := &rowsRM{memRM: newMemRM("aramis", &callLog{}), sweeped: errors.New("no space for a temporary table")}
 	s := setup(t, func(cfg *Config, _ *bundle) {
 		cfg.Register, cfg.NoRecovery = reg, true
 		cfg.Resources = append(cfg.Resources, rows)
 	})
 	err := s.m.keepUp(t.Context())
 	var b *BranchError
-	if !errors.Is(err, full) || len(reg.expired) != 1 || !errors.As(err, &b) || b.Resource != "aramis" || b.Op != "recover" {
+	if !errors.Is(err, full) || !errors.Is(err, rows.sweeped) || len(reg.expired) != 1 || !errors.As(err, &b) || b.Resource != "aramis" || b.Op != "recover" {
 		t.Errorf("asked %d times, error %v", len(reg.expired), err)
 	}
 	reg.setErr(full) // the list fails: nothing is expired either

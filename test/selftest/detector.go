@@ -32,6 +32,9 @@ type detector struct {
 var (
 	simFinding  = regexp.MustCompile(`(seed \d+): ([IR]\d+: .*)`)
 	testFinding = regexp.MustCompile(`()_test\.go:\d+: (.*)|()panic: (.*)`)
+
+	// excuse is what a test says that could not begin.
+	excuse = regexp.MustCompile(`server \d: |create database|^test timed out|go build`)
 )
 
 const (
@@ -192,6 +195,8 @@ func (b *bench) run(ctx context.Context, d detector, mistaken string) (found, er
 	}
 	after, words, ok := out.found()
 	switch {
+	case ok && excuse.MatchString(words):
+		return f, errors.New(words)
 	case ok:
 		f.by, f.after, f.words = d.name, after, words
 		if after == "" {

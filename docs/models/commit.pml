@@ -294,7 +294,7 @@ proctype Coordinator() {
 	fi;
 
 #ifdef M_R1_HOME_FIRST
-	asked = true; heard != none -> skip;
+	asked = true; heard != none || gone;
 #endif
 	do
 	:: i <= NV ->

@@ -102,7 +102,7 @@ func (d *driver) joinHome() error {
 		here = here || e.res == r
 	}
 	tx.mu.Unlock()
-	if n < 2 || here {
+	if n == 0 || here || n == 1 && !tx.branches[0].returns() {
 		return nil
 	}
 	e := &enlisted{res: r, no: n + 1, ready: make(chan struct{})}
@@ -115,6 +115,10 @@ func (d *driver) joinHome() error {
 	tx.mu.Unlock()
 	return nil
 }
+
+// returns reports whether the branch cannot rely on a one-phase commit, see
+// [OnePhaseReturns].
+func (e *enlisted) returns() bool { return e.res.Can()&OnePhaseReturns != 0 }
 
 // takeBranches hands the transaction's branches to the machine. Nothing is
 // enlisted any more: the transaction is claimed.
@@ -386,6 +390,9 @@ func (d *driver) askOnce(ctx context.Context, home int) (Outcome, error) {
 	}
 	e := d.branches[home]
 	e.branch.Close() // its session must end, or the question waits for it
+	if err := d.endReturned(ctx, home); err != nil {
+		return Undecided, err
+	}
 	if e.res.Can()&CanDecide != 0 {
 		return e.res.Decisions().Decide(ctx, Decision{GID: d.tx.gid, Outcome: Aborted})
 	}
@@ -393,6 +400,25 @@ func (d *driver) askOnce(ctx context.Context, home int) (Outcome, error) {
 		return s.Settle(ctx)
 	}
 	return Undecided, fmt.Errorf("troth: %s can neither record nor settle a decision", e.res.Name())
+}
+
+// endReturned commits a home participant that a crash of its server has brought
+// back as prepared: it holds the record, so the question would wait for it for ever.
+func (d *driver) endReturned(ctx context.Context, home int) error {
+	e := d.branches[home]
+	if !e.returns() {
+		return nil
+	}
+	prepared, err := e.res.Recover(ctx)
+	for _, b := range prepared {
+		if !b.Ours || b.XID.GID != d.tx.gid || !ownHome(e.res, b.XID) {
+			continue
+		}
+		if err := e.res.Finish(ctx, b.XID, Committed, ""); err != nil && !errors.Is(err, ErrNoEvidence) {
+			return err // the record is the evidence, and is asked for next
+		}
+	}
+	return err
 }
 
 // commit ends a prepared branch: on its own session, and if that is lost from a

@@ -192,8 +192,11 @@ func (m *machine) stepPolled(ev event, effects []effect) []effect {
 		m.readOnly = true
 		return m.stepCommitting(effects)
 	case 1:
-		m.home = last
-		return m.stepDeciding(effects)
+		if m.branches[last].can&OnePhaseReturns == 0 || m.fixed && m.home == last {
+			m.home = last
+			return m.stepDeciding(effects)
+		}
+		// It votes, and the decision is where its name says.
 	}
 	if !m.chooseHome(unable) {
 		m.homeless = true

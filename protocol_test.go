@@ -2,6 +2,7 @@ package troth
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -19,6 +20,10 @@ func TestProtocolExhaustive(t *testing.T) {
 					if fixed >= 0 && can[fixed]&CanDecide == 0 {
 						continue
 					}
+					// Such a branch is named before its work, which fixes the place.
+					if fixed < 0 && !register && slices.ContainsFunc(can, func(c Capability) bool { return c&OnePhaseReturns != 0 }) {
+						continue
+					}
 					m := machine{state: stateActive, register: register, home: noBranch}
 					if fixed >= 0 {
 						m.fixed, m.home = true, fixed
@@ -26,7 +31,7 @@ func TestProtocolExhaustive(t *testing.T) {
 					for _, c := range can {
 						m.branches = append(m.branches, branchState{can: c})
 					}
-					w := &world{t: t, runs: &runs, m: m, did: make([]branchDid, n)}
+					w := &world{t: t, runs: &runs, m: m, did: make([]branchDid, n), fixed: fixed}
 					w.explore(event{kind: evCommit})
 					w.explore(event{kind: evRollback})
 				}
@@ -47,7 +52,7 @@ func forEachCan(n int, f func([]Capability)) {
 			f(can)
 			return
 		}
-		for _, c := range []Capability{CanPrepare | CanDecide, CanPrepare, CanDecide} {
+		for _, c := range []Capability{CanPrepare | CanDecide, CanPrepare, CanDecide, CanPrepare | CanDecide | OnePhaseReturns} {
 			can[i] = c
 			rec(i + 1)
 		}
@@ -63,6 +68,7 @@ type world struct {
 	t        *testing.T
 	runs     *int
 	m        machine
+	fixed    int // the branch whose table every branch's name says; -1: none
 	did      []branchDid
 	decision Outcome // what the register holds
 	asked    bool    // efDecide was carried out, so the record may exist
@@ -201,6 +207,9 @@ func (w *world) decisions(ef effect) []func(*world) event {
 func (w *world) mayDecide(ef effect) {
 	if writers := w.writers(); ef.branch != noBranch && writers > 1 && w.m.branches[ef.branch].can&CanDecide == 0 {
 		w.fail("branch %d of %d writers cannot record the decision and is the home", ef.branch, writers)
+	}
+	if ef.branch != noBranch && ef.branch != w.fixed && w.m.branches[ef.branch].can&OnePhaseReturns != 0 {
+		w.fail("branch %d commits in one phase, may come back prepared, and its name says that branch %d decides", ef.branch, w.fixed)
 	}
 	for i, b := range w.m.branches {
 		if b.wrote && i != ef.branch && b.vote != VoteCommit {

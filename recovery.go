@@ -163,6 +163,16 @@ func (p *pass) resource(ctx context.Context, r Resource) {
 		if ctx.Err() != nil {
 			return
 		}
+		if ownHome(r, b.XID) {
+			// It never voted: it was committing in one phase, with the record in it, when
+			// its server crashed (see OnePhaseReturns). Nobody can have decided abort, and
+			// its coordinator may have been told that it committed: committing it is the
+			// decision.
+			if !p.finish(ctx, r, b, Committed) {
+				return
+			}
+			continue
+		}
 		switch outcome, err := p.lookup(ctx, b); {
 		case err != nil:
 			p.leave(err)
@@ -189,6 +199,11 @@ func (p *pass) resource(ctx context.Context, r Resource) {
 			return
 		}
 	}
+}
+
+// ownHome reports whether a branch is the home participant of its own transaction.
+func ownHome(r Resource, x XID) bool {
+	return r.Can()&CanDecide != 0 && x.Place == resourcePlace(r)
 }
 
 // fresh reports whether what was listed is recent enough to act on. A pass that

@@ -56,6 +56,12 @@ type Capability uint8
 const (
 	CanPrepare Capability = 1 << iota // vote first, commit later
 	CanDecide                         // be the home participant: commit the decision with its own work
+
+	// OnePhaseReturns is no ability: a crash of the server may bring a one-phase
+	// commit back as a prepared branch, even one that was acknowledged. So it commits
+	// in one phase only where the branch's own name says that it is the home; whoever
+	// finds such a branch prepared commits it, for it holds its own decision.
+	OnePhaseReturns
 )
 
 // ResourceConfig is what a Manager tells a Resource when it opens it.

@@ -449,7 +449,7 @@ func TestLostReplyOfSoleBranch(t *testing.T) {
 		for name, place := range lostReplies {
 			proxy, dsn := throughProxy(w.T, w.dsn)
 			r, _ := w.resource("porthos", dsn, false)
-			if r.Can() != troth.CanPrepare || r.Decisions() != nil {
+			if r.Can()&troth.CanDecide != 0 || r.Decisions() != nil {
 				w.Fatal("has decisions that nobody asked for")
 			}
 			before := w.int("SELECT v FROM t WHERE id = 1")

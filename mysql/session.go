@@ -24,6 +24,7 @@ type engine struct {
 	maria   bool
 	version string
 	multi   bool // the connection takes several statements in one request
+	binlog  bool // the binary log is on, see troth.OnePhaseReturns
 }
 
 // A thread is a session as the server knows it. Thread ids begin anew when the

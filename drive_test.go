@@ -205,10 +205,16 @@ func TestNamedHomeJoinsOnlyWhereNeeded(t *testing.T) {
 	if _, err := s3.transfer(t.Context(), Home("planchet")); err != nil || !numbers[3] || len(numbers) != 1 {
 		t.Errorf("numbers %v; error %v", numbers, err)
 	}
-	begun := 0
-	s.m.cfg.Observer.TxEnd = func(_ GID, _ Outcome, branches int, _ time.Duration, _ error) { begun = branches }
-	if _, err := s.transfer(t.Context(), Home("porthos")); err != nil || begun != 2 {
-		t.Errorf("%d branches; error %v", begun, err)
+	// Where it takes part already it does not join again.
+	begun := make(chan int, 1)
+	s = setup(t, func(c *Config, _ *bundle) {
+		c.Observer = &Observer{TxEnd: func(_ GID, _ Outcome, branches int, _ time.Duration, _ error) { begun <- branches }}
+	})
+	if _, err := s.transfer(t.Context(), Home("porthos")); err != nil {
+		t.Error(err)
+	}
+	if n := <-begun; n != 2 {
+		t.Errorf("%d branches", n)
 	}
 	if got := s.log.String(); !strings.HasSuffix(got, "athos prepare, porthos decide, athos commit") {
 		t.Errorf("calls %s", got)

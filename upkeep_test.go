@@ -24,11 +24,26 @@ type rowsRM struct {
 }
 
 func (r *rowsRM) Forget(_ context.Context, gids []GID) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.err != nil {
 		return r.err
 	}
 	r.forgot = append(r.forgot, slices.Clone(gids))
 	return nil
+}
+
+func (r *rowsRM) setForgetErr(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = err
+}
+
+// forgotten lists the requests to forget so far.
+func (r *rowsRM) forgotten() [][]GID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.forgot)
 }
 
 func (r *rowsRM) Sweep(ctx context.Context, minAge time.Duration, forgotten func(context.Context, Place, GID) (bool, error)) (int, error) {
@@ -59,8 +74,16 @@ func (r *countingReg) Committed(ctx context.Context, age time.Duration, after GI
 }
 
 func (r *countingReg) Forget(ctx context.Context, gids []GID) error {
+	r.mu.Lock()
 	r.forgot++
+	r.mu.Unlock()
 	return r.memRegister.Forget(ctx, gids)
+}
+
+func (r *countingReg) requests() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.forgot
 }
 
 func (r *countingReg) Expire(_ context.Context, age time.Duration) (int, error) {
@@ -309,31 +332,31 @@ func TestForgetterKeepsItsTimes(t *testing.T) {
 			t.Error("the record went early")
 		}
 		time.Sleep(time.Second)
-		if synctest.Wait(); reg.size() != 0 || reg.forgot != 1 {
-			t.Errorf("the record is still there, or went %d times", reg.forgot)
+		if synctest.Wait(); reg.size() != 0 || reg.requests() != 1 {
+			t.Errorf("the record is still there, or went %d times", reg.requests())
 		}
-		if len(rows.forgot) != 0 {
+		if len(rows.forgotten()) != 0 {
 			t.Error("what proves it went with it")
 		}
 		time.Sleep(rowsDelay)
-		if synctest.Wait(); len(rows.forgot) != 1 || !slices.Equal(rows.forgot[0], []GID{id}) || len(reader.forgot) != 0 {
-			t.Errorf("rows forgotten: %v; the reader's: %v", rows.forgot, reader.forgot)
+		if synctest.Wait(); len(rows.forgotten()) != 1 || !slices.Equal(rows.forgotten()[0], []GID{id}) || len(reader.forgotten()) != 0 {
+			t.Errorf("rows forgotten: %v; the reader's: %v", rows.forgotten(), reader.forgotten())
 		}
 
 		// A register that is down, and a resource, are asked until they answer.
 		id = run()
 		reg.setErr(errors.New("connection refused"))
-		rows.err = errors.New("connection refused")
+		rows.setForgetErr(errors.New("connection refused"))
 		time.Sleep(2 * time.Minute)
 		reg.setErr(nil)
 		time.Sleep(30 * time.Second)
-		if synctest.Wait(); reg.size() != 0 || len(rows.forgot) != 1 {
-			t.Errorf("%d records, rows forgotten: %v", reg.size(), rows.forgot)
+		if synctest.Wait(); reg.size() != 0 || len(rows.forgotten()) != 1 {
+			t.Errorf("%d records, rows forgotten: %v", reg.size(), rows.forgotten())
 		}
-		rows.err = nil
+		rows.setForgetErr(nil)
 		time.Sleep(time.Second)
-		if synctest.Wait(); len(rows.forgot) != 2 || !slices.Equal(rows.forgot[1], []GID{id}) {
-			t.Errorf("rows forgotten: %v", rows.forgot)
+		if synctest.Wait(); len(rows.forgotten()) != 2 || !slices.Equal(rows.forgotten()[1], []GID{id}) {
+			t.Errorf("rows forgotten: %v", rows.forgotten())
 		}
 		s.m.forget.mu.Lock()
 		if n := len(s.m.forget.queue) + len(s.m.forget.left); n != 0 {

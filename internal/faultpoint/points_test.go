@@ -59,6 +59,8 @@ var calls = map[string]around{
 	"pass.forgotten: Lookup":         {"forgotten.before-lookup", "forgotten.looked-up"},
 	"forgetter.drop: forget":         {"drop.before", "drop.after"},
 	"Tx.begin: Begin":                {"branch.before-start", "branch.started"},
+	"driver.endReturned: Recover":    {}, // part of askOnce, as is what follows
+	"driver.endReturned: Finish":     {},
 	"driver.askOnce: Decide":         {}, // driver.ask has the points of all three
 	"driver.askOnce: Settle":         {},
 	"forgetter.flushRecords: Forget": {}, // handed to drop, which calls it

@@ -184,7 +184,7 @@ func (b *bench) run(ctx context.Context, d detector, mistaken string) (found, er
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it has servers to stop
 	cmd.WaitDelay = 20 * time.Second
-	out := &watch{finding: d.finding, matched: cancel}
+	out := &watch{finding: d.finding, ctx: bounded, matched: cancel}
 	cmd.Stdout, cmd.Stderr = out, out
 	start := time.Now()
 	err = cmd.Run()
@@ -193,13 +193,12 @@ func (b *bench) run(ctx context.Context, d detector, mistaken string) (found, er
 	if ctx.Err() != nil {
 		return f, ctx.Err()
 	}
-	after, words, ok := out.found()
 	switch {
-	case ok && excuse.MatchString(words):
-		return f, errors.New(words)
-	case ok:
-		f.by, f.after, f.words = d.name, after, words
-		if after == "" {
+	case out.ok && excuse.MatchString(out.words):
+		return f, errors.New(out.words)
+	case out.ok:
+		f.by, f.after, f.words = d.name, out.after, out.words
+		if f.after == "" {
 			f.after = f.took.Round(time.Second).String()
 		}
 	case bounded.Err() != nil: // its time was up
@@ -209,34 +208,38 @@ func (b *bench) run(ctx context.Context, d detector, mistaken string) (found, er
 	return f, nil
 }
 
-// watch keeps what a detector says, and ends it once it has found something.
+// watch keeps what a detector says, and ends it once it has found something. What
+// it says after it was told to end is no finding.
 type watch struct {
 	text    bytes.Buffer
 	finding *regexp.Regexp
+	ctx     context.Context //nolint:containedctx // of the run
 	matched func()
+
+	after, words string
+	ok           bool
 }
 
 func (w *watch) Write(p []byte) (int, error) {
 	n, err := w.text.Write(p)
-	if _, _, ok := w.found(); ok {
+	if w.ctx.Err() == nil && w.look() {
 		w.matched()
 	}
 	return n, err
 }
 
-func (w *watch) found() (after, words string, ok bool) {
+// look reports whether the text holds a finding.
+func (w *watch) look() bool {
 	for line := range strings.Lines(w.text.String()) {
 		m := w.finding.FindStringSubmatch(strings.TrimSpace(line))
-		if m == nil {
-			continue
-		}
 		for i := 1; i+1 < len(m); i += 2 {
 			if m[i+1] != "" {
-				return m[i], m[i+1], true
+				w.after, w.words, w.ok = m[i], m[i+1], true
+				return true
 			}
 		}
 	}
-	return "", "", false
+	return false
 }
 
 func (w *watch) tail() string {

@@ -32,12 +32,12 @@ func TestFindings(t *testing.T) {
 		"    sim_test.go:56: seed 3500: two runs differ: 46 and 33 steps":                "",
 		"panic: test timed out": "",
 	} {
-		w := &watch{finding: simFinding, matched: func() {}}
+		w := &watch{finding: simFinding, ctx: t.Context(), matched: func() {}}
 		if _, err := w.Write([]byte(text + "\n")); err != nil {
 			t.Fatal(err)
 		}
-		if _, got, _ := w.found(); got != want {
-			t.Errorf("%q: found %q, want %q", text, got, want)
+		if w.words != want {
+			t.Errorf("%q: found %q, want %q", text, w.words, want)
 		}
 	}
 }

@@ -410,15 +410,22 @@ func (d *driver) endReturned(ctx context.Context, home int) error {
 		return nil
 	}
 	prepared, err := e.res.Recover(ctx)
+	if err != nil {
+		return err
+	}
 	for _, b := range prepared {
-		if !b.Ours || b.XID.GID != d.tx.gid || !ownHome(e.res, b.XID) {
+		if !b.Ours || b.XID.GID != d.tx.gid {
 			continue
 		}
-		if err := e.res.Finish(ctx, b.XID, Committed, ""); err != nil && !errors.Is(err, ErrNoEvidence) {
+		back, err := returned(ctx, e.res, b.XID)
+		if err == nil && back {
+			err = e.res.Finish(ctx, b.XID, Committed, "")
+		}
+		if err != nil && !errors.Is(err, ErrNoEvidence) {
 			return err // the record is the evidence, and is asked for next
 		}
 	}
-	return err
+	return nil
 }
 
 // commit ends a prepared branch: on its own session, and if that is lost from a

@@ -163,17 +163,7 @@ func (p *pass) resource(ctx context.Context, r Resource) {
 		if ctx.Err() != nil {
 			return
 		}
-		if ownHome(r, b.XID) {
-			// It never voted: it was committing in one phase, with the record in it, when
-			// its server crashed (see OnePhaseReturns). Nobody can have decided abort, and
-			// its coordinator may have been told that it committed: committing it is the
-			// decision.
-			if !p.finish(ctx, r, b, Committed) {
-				return
-			}
-			continue
-		}
-		switch outcome, err := p.lookup(ctx, b); {
+		switch outcome, err := p.outcome(ctx, r, b); {
 		case err != nil:
 			p.leave(err)
 		case outcome != Undecided:
@@ -201,9 +191,31 @@ func (p *pass) resource(ctx context.Context, r Resource) {
 	}
 }
 
-// ownHome reports whether a branch is the home participant of its own transaction.
-func ownHome(r Resource, x XID) bool {
-	return r.Can()&CanDecide != 0 && x.Place == resourcePlace(r)
+// outcome is the decision about a branch, wherever it is.
+func (p *pass) outcome(ctx context.Context, r Resource, b Prepared) (Outcome, error) {
+	outcome, err := p.lookup(ctx, b)
+	if err != nil || outcome != Undecided {
+		return outcome, err
+	}
+	rctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	if back, err := returned(rctx, r, b.XID); err != nil || !back {
+		return Undecided, err
+	}
+	return Committed, nil
+}
+
+// returned reports whether a prepared branch is the home participant of its own
+// transaction. It never voted: it was committing in one phase, with the record in
+// it, when its server crashed (see OnePhaseReturns). Nobody can have decided abort,
+// and its coordinator may have been told that it committed: committing it is the
+// decision.
+func returned(ctx context.Context, r Resource, x XID) (bool, error) {
+	h, ok := r.(Returner)
+	if !ok || r.Can()&OnePhaseReturns == 0 || r.Can()&CanDecide == 0 || x.Place != resourcePlace(r) {
+		return false, nil
+	}
+	return h.Returned(ctx, x.GID)
 }
 
 // fresh reports whether what was listed is recent enough to act on. A pass that

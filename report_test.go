@@ -20,24 +20,34 @@ func TestReportVerdict(t *testing.T) {
 		want string
 	}{
 		{
-			"heuristic", Report{Outcome: Committed, Heur: heur, Branches: branches}, silent,
+			"heuristic",
+			Report{Outcome: Committed, Heur: heur, Branches: branches},
+			silent,
 			"decision: commit, but the databases disagree and a person must repair the data: " + heur.Error(),
 		},
 		{"branches", Report{Outcome: Committed, Branches: branches}, silent, "athos: one\nporthos: two"},
 		{
-			"committed", Report{Outcome: Committed}, nil,
+			"committed",
+			Report{Outcome: Committed},
+			nil,
 			"decision: commit; every branch that these databases list is finished; nothing to do",
 		},
 		{
-			"aborted", Report{Outcome: Aborted}, silent,
+			"aborted",
+			Report{Outcome: Aborted},
+			silent,
 			"decision: abort; nothing of it is left in these databases; nothing to do",
 		},
 		{
-			"no record", Report{NoRecord: true}, silent,
+			"no record",
+			Report{NoRecord: true},
+			silent,
 			"no record and nothing in doubt: it was rolled back before a decision was needed, or it committed so long ago that its record is forgotten, or it is still running; nothing to decide",
 		},
 		{
-			"silent", Report{}, silent,
+			"silent",
+			Report{},
+			silent,
 			"not known: a database that may hold the decision does not answer; it will end by itself when that is back; decide nothing by hand",
 		},
 		{"driven here", Report{}, nil, "not decided yet: this process is driving it; nothing to do"},

@@ -60,7 +60,8 @@ const (
 	// OnePhaseReturns is no ability: a crash of the server may bring a one-phase
 	// commit back as a prepared branch, even one that was acknowledged. So it commits
 	// in one phase only where the branch's own name says that it is the home; whoever
-	// finds such a branch prepared commits it, for it holds its own decision.
+	// finds such a branch prepared commits it. The resource is a [Returner], if it
+	// can decide.
 	OnePhaseReturns
 )
 
@@ -157,6 +158,14 @@ type Settler interface {
 	// Settle is called after CommitDeciding returned Undecided, until it returns
 	// Committed or Aborted.
 	Settle(ctx context.Context) (Outcome, error)
+}
+
+// A Returner is a Resource that has OnePhaseReturns and CanDecide.
+type Returner interface {
+	// Returned reports whether a transaction of this resource that has not ended
+	// holds the record of the commit of gid, such as a home participant that came
+	// back prepared.
+	Returned(ctx context.Context, gid GID) (bool, error)
 }
 
 // A Vote is a branch's answer to prepare.

@@ -32,6 +32,19 @@ func (r *Resource) Recover(ctx context.Context) ([]troth.Prepared, error) {
 	return list, nil
 }
 
+// Returned implements [troth.Returner].
+func (r *Resource) Returned(ctx context.Context, gid troth.GID) (bool, error) {
+	o, err := r.opened()
+	if err != nil {
+		return false, err
+	}
+	outcome, err := o.table.Uncommitted(ctx, gid)
+	if err != nil {
+		return false, r.branchError("recover", troth.XID{}, err)
+	}
+	return outcome == troth.Committed, nil
+}
+
 func prepared(ctx context.Context, c *sql.Conn) ([]troth.Prepared, error) {
 	rows, err := c.QueryContext(ctx, "XA RECOVER")
 	if err != nil {

@@ -51,6 +51,7 @@ var (
 	_ troth.Checker   = (*Resource)(nil)
 	_ troth.Sweeper   = (*Resource)(nil)
 	_ troth.Forgetter = (*Resource)(nil)
+	_ troth.Returner  = (*Resource)(nil)
 )
 
 // An Option changes a Resource.

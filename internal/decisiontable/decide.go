@@ -200,6 +200,27 @@ func (t *Table) Lookup(ctx context.Context, gid troth.GID) (troth.Outcome, error
 
 var errStandby = errors.New("no decision on this server, but it is a standby and may lag behind: connect to the primary")
 
+// Uncommitted is Lookup that also sees the record of a transaction that has not
+// ended: of one that is prepared, for example. MySQL and MariaDB only.
+func (t *Table) Uncommitted(ctx context.Context, gid troth.GID) (troth.Outcome, error) {
+	var outcome troth.Outcome
+	n, err := t.opened(true)
+	if err == nil {
+		err = t.do(ctx, func(ctx context.Context, c *sql.Conn) error {
+			// For the next statement alone.
+			_, err := c.ExecContext(ctx, "SET TRANSACTION ISOLATION LEVEL READ UNCOMMITTED")
+			if err == nil {
+				outcome, err = t.lookupOn(ctx, c, n, gid)
+			}
+			return err
+		})
+	}
+	if err != nil {
+		return troth.Undecided, fmt.Errorf("look for an uncommitted decision about %s: %w", gid, err)
+	}
+	return outcome, nil
+}
+
 func (t *Table) lookupOn(ctx context.Context, c *sql.Conn, n *names, gid troth.GID) (troth.Outcome, error) {
 	var stored sql.NullString
 	var lagging bool

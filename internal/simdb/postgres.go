@@ -278,6 +278,7 @@ func (pg *postgres) victim(c []*txn) *txn  { return c[0] } // the last whose tim
 func (pg *postgres) restart()              { pg.boot = pg.srv.now() }
 func (pg *postgres) find(gid string) *txn  { return findPrepared(pg.srv, gid) }
 func (pg *postgres) deadlocked() error     { return &Error{Code: "40P01", Message: "deadlock detected"} }
+
 func (pg *postgres) timedOut() error {
 	return &Error{Code: "55P03", Message: "canceling statement due to lock timeout"}
 }

@@ -39,10 +39,10 @@ type Options struct {
 	replay *epochPlan // run this one epoch
 }
 
-// ErrViolation: a promise was broken.
+// ErrViolation says that a promise was broken.
 var ErrViolation = errors.New("torture: a promise was broken")
 
-// ErrTooLittle: nothing was found, and too little was done for that to mean much.
+// ErrTooLittle says that nothing was found, and too little was done for that to mean much.
 var ErrTooLittle = errors.New("torture: the load was too low for the run to count")
 
 // Random tortures with schedules drawn from the seed, until the duration is over

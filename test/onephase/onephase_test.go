@@ -219,4 +219,3 @@ func (w *onePhaseWorld) require(t *testing.T, db *sql.DB, acked []troth.GID) {
 		}
 	}
 }
-

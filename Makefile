@@ -99,10 +99,6 @@ bench: setup ## measure, on throw-away servers
 ci: ## what CI runs
 	bash .ci/run
 
-.PHONY: selftest
-selftest: setup ## make every seeded mistake; the tests must find each
-	go run ./test/selftest
-
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin tmp coverage.out

@@ -58,11 +58,12 @@ func (e *epochRun) all(ctx context.Context) error {
 	return e.finish(ctx)
 }
 
-// rate is how many transactions a second are done in the next d.
+// rate is how many transactions a second commit in the next d. Those that a dead
+// server refuses at once are no load.
 func (e *epochRun) rate(ctx context.Context, d time.Duration) float64 {
-	from, begun := e.ledger.count().all(), time.Now()
+	from, begun := e.ledger.count().committed(), time.Now()
 	sleep(ctx, d)
-	return float64(e.ledger.count().all()-from) / time.Since(begun).Seconds()
+	return float64(e.ledger.count().committed()-from) / time.Since(begun).Seconds()
 }
 
 // underFaults carries out the schedule, until a violation is found. It returns the
@@ -73,9 +74,9 @@ func (e *epochRun) underFaults(ctx context.Context) float64 {
 	e.run.mu.Lock()
 	e.run.stop = cancel
 	e.run.mu.Unlock()
-	from, begun := e.ledger.count().all(), time.Now()
+	from, begun := e.ledger.count().committed(), time.Now()
 	newInjector(e.run.world, e.fleet, &e.tally, e.health, e.run.fail).run(ctx, e.plan.Faults, e.plan.Length)
-	return float64(e.ledger.count().all()-from) / time.Since(begun).Seconds()
+	return float64(e.ledger.count().committed()-from) / time.Since(begun).Seconds()
 }
 
 // heal ends all faults.

@@ -16,7 +16,7 @@ type epochSample struct {
 	register             string
 	kinds                []faultKind
 	count                count
-	before, under, after float64 // transactions a second
+	before, under, after float64 // committed transactions a second
 	settled              time.Duration
 	oldest               time.Duration
 	faulted              time.Duration
@@ -135,7 +135,7 @@ func (r *report) table(took time.Duration) {
 		{"black holes", perSecond(t.blackholes)},
 		{"sessions ended", perSecond(t.sessions)},
 		{"kill-and-recover cycles", perSecond(int64(t.kills) + t.broken + t.servers)},
-		{"load", fmt.Sprintf("%.0f tx/s before, %.0f (%.0f %%) under faults, %.0f (%.0f %%) after",
+		{"load", fmt.Sprintf("%.0f commits/s before, %.0f (%.0f %%) under faults, %.0f (%.0f %%) after",
 			t.before, t.under, percent(t.under, t.before), t.after, percent(t.after, t.before))},
 		{"final after heal", fmt.Sprintf("%v at most", t.settled.Round(10*time.Millisecond))},
 		{"oldest in doubt", t.oldest.Round(10 * time.Millisecond).String()},

@@ -234,6 +234,9 @@ func TestTrace(t *testing.T) {
 	})
 	t.Logf("%d traces of %d operations, %d states reopened", len(seeds), traceLength, total.Load())
 	for _, what := range []string{"decide", "abort", "forget", "expire", "close", "kill", "segments", "compactions"} {
+		if what == "compactions" && !*long {
+			continue // on a busy machine two traces may end before the keeper comes to one
+		}
 		if did[what] == 0 && *seed == 0 {
 			t.Errorf("the traces lack %q: %v", what, did)
 		}

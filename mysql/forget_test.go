@@ -53,6 +53,10 @@ func TestKillBetweenForgetAndItsFlush(t *testing.T) {
 	if err := os.CopyFS(killed, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
 	}
+	// A copy has another program's identity; here that program is gone.
+	if err := os.WriteFile(killed+"/adopt-copy", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := m.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"sync"
 
 	"github.com/troth-tx/troth"
 )
@@ -25,9 +26,11 @@ type branch struct {
 	xid      troth.XID
 	evidence string
 
+	stage stage
+
+	mu     sync.Mutex // guards what follows: statements may still run while the driver ends the branch
 	wrote  bool
 	failed error
-	stage  stage
 }
 
 type stage uint8
@@ -58,8 +61,12 @@ func (b *branch) ask(ctx context.Context, op string, do func(m *model, c *conn) 
 func (b *branch) work(ctx context.Context, l leg) error {
 	ctx, cancel := both(ctx, b.cfg.Context)
 	defer cancel()
+	b.mu.Lock()
 	b.wrote = true
+	b.mu.Unlock()
 	_, err := b.ask(ctx, "work", func(m *model, c *conn) (any, error) { return nil, m.work(c, b.plan, l) })
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if err != nil && b.failed == nil {
 		b.failed = err // R9
 	}
@@ -73,7 +80,11 @@ func both(ctx, other context.Context) (context.Context, context.CancelFunc) {
 	return ctx, func() { stop(); cancel() }
 }
 
-func (b *branch) Wrote(context.Context) (bool, error) { return b.wrote, b.failed }
+func (b *branch) Wrote(context.Context) (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.wrote, b.failed
+}
 
 func (b *branch) Prepare(ctx context.Context, xid troth.XID) (troth.Vote, error) {
 	if b.foretold != (troth.Place{}) && b.foretold != xid.Place {
@@ -122,7 +133,7 @@ func (b *branch) Rollback(ctx context.Context) error {
 	if stage == stageEnded {
 		return nil
 	}
-	if !b.wrote && stage == stageWork {
+	if wrote, _ := b.Wrote(ctx); !wrote && stage == stageWork {
 		b.Close()
 		return nil
 	}
@@ -226,7 +237,10 @@ func (b *branch) Release(context.Context) error {
 	return nil
 }
 
-func (b *branch) Failed() error { return b.failed }
+func (b *branch) Failed() error {
+	_, err := b.Wrote(context.Background())
+	return err
+}
 
 // Close hangs up.
 func (b *branch) Close() {

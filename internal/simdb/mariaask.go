@@ -160,7 +160,7 @@ func (m *maria) setTransaction(p *parser, session bool) statement {
 		switch {
 		case session:
 			s.maria.level = level
-		case s.maria.branch != nil || s.inTransaction():
+		case s.inTransaction() || s.maria.branch != nil && s.maria.branch.state != branchRollbackOnly: // a deadlock has ended that one's
 			return Result{}, mariaError("1568", "25001", "Transaction characteristics can't be changed while a transaction is in progress")
 		default:
 			s.maria.next = level

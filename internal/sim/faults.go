@@ -209,9 +209,7 @@ func (w *world) crash(p *process) {
 			continue
 		}
 		if c.state != callAnswered && w.rng.IntN(2) == 0 { // it is on its way already
-			late := *c
-			late.by, late.done, late.gaveUp, late.lose = nil, nil, false, keep
-			w.calls = append(w.calls, &late)
+			w.calls = append(w.calls, c.orphan())
 		}
 		w.remove(c)
 		w.reply(c, nil, errDead)

@@ -80,6 +80,8 @@ func (p *process) employ(plans []*plan) {
 const (
 	txTimeout = 5 * time.Second
 	lifeMax   = time.Minute
+
+	keepDecisions = 4 * time.Second
 )
 
 func (p *process) config(seed rand.Source, skew time.Duration) troth.Config {
@@ -89,7 +91,7 @@ func (p *process) config(seed rand.Source, skew time.Duration) troth.Config {
 		AckTimeout:       time.Second,
 		RecoverEvery:     p.w.cfg.recoverEvery,
 		Grace:            time.Second,
-		KeepDecisions:    4 * time.Second,
+		KeepDecisions:    keepDecisions,
 		LifeMax:          lifeMax,
 		AllowUnreachable: true,
 		Now:              func() time.Time { return time.Now().Add(skew) },

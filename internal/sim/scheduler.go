@@ -29,6 +29,7 @@ type call struct {
 	gaveUp    bool        // its context has ended
 	lose      fate
 	notBefore time.Time
+	until     time.Time     // a request that nobody waits for is lost after that; zero: it stays
 	done      chan struct{} // the answer, or the lack of one, is in err. Capacity 1
 }
 
@@ -229,7 +230,7 @@ func (w *world) carryOut(c *call) {
 		w.finish(c, c.answer, c.err)
 	case c.gaveUp && c.by != nil:
 		w.abandon(c)
-	case !c.to.up:
+	case !c.to.up, !c.until.IsZero() && time.Now().After(c.until):
 		w.finish(c, nil, errLost)
 	case c.sess != nil && c.sess.ended:
 		w.finish(c, nil, errLost)
@@ -262,9 +263,7 @@ func (w *world) execute(c *call) {
 		w.tell(c, says(err)+", and the answer is lost")
 		w.finish(c, nil, errLost)
 	case c.lose == twice && c.sess == nil && c.key.op != opConnect:
-		again := *c
-		again.by, again.lose, again.done = nil, keep, nil
-		w.calls = append(w.calls, &again)
+		w.calls = append(w.calls, c.orphan())
 		w.tell(c, says(err)+", and once more later")
 		w.finish(c, answer, err)
 	case c.lose == lateAnswer:
@@ -281,12 +280,22 @@ func (w *world) execute(c *call) {
 // its way: it may be carried out any time later, or never.
 func (w *world) abandon(c *call) {
 	w.tell(c, "is given up")
-	late := *c
-	late.by, late.done, late.gaveUp, late.lose = nil, nil, false, keep
 	if w.rng.IntN(2) == 0 {
-		w.calls = append(w.calls, &late)
+		w.calls = append(w.calls, c.orphan())
 	}
 	w.finish(c, nil, errLost)
+}
+
+// orphan is the request alone, on its way with nobody to wait for it. One that needs
+// no session of its own is not carried out any later than records are kept: that no
+// request travels for so long is what the protocol takes for granted.
+func (c *call) orphan() *call {
+	o := *c
+	o.by, o.done, o.gaveUp, o.lose = nil, nil, false, keep
+	if o.sess == nil {
+		o.until = time.Now().Add(keepDecisions / 2)
+	}
+	return &o
 }
 
 // finish gives the answer.

@@ -104,6 +104,11 @@ func (m *Manager) evidence(ctx context.Context, r Resource, b Prepared) Evidence
 	lctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	e.Decision, e.PlaceErr = reg.Lookup(lctx, b.XID.GID)
+	if e.PlaceErr == nil && e.Decision == Undecided {
+		if back, err := returned(lctx, r, b.XID); err != nil || back {
+			e.Decision, e.PlaceErr = Committed, err // the record is in the branch itself
+		}
+	}
 	m.mu.Lock()
 	e.Heuristic = m.heur[b.XID.GID]
 	m.mu.Unlock()
@@ -232,7 +237,7 @@ func (m *Manager) resolveOne(ctx context.Context, b InDoubt, want Outcome, force
 	if err != nil {
 		return err
 	}
-	got, err := m.decideFor(ctx, b, want)
+	got, err := m.decideFor(ctx, r, b, want)
 	switch {
 	case err != nil && !force:
 		return fmt.Errorf("troth: Resolve: the decision about %s is out of reach: %w; forcing an end may make the databases disagree", b.XID.GID, err)
@@ -247,10 +252,13 @@ func (m *Manager) resolveOne(ctx context.Context, b InDoubt, want Outcome, force
 }
 
 // decideFor asks the register of a branch for what an operator wants.
-func (m *Manager) decideFor(ctx context.Context, b InDoubt, want Outcome) (Outcome, error) {
+func (m *Manager) decideFor(ctx context.Context, r Resource, b InDoubt, want Outcome) (Outcome, error) {
 	reg, ok := m.registerAt(b.XID.Place)
 	if !ok {
 		return Undecided, fmt.Errorf("%s is not known here", b.XID.Place)
+	}
+	if back, err := returned(ctx, r, b.XID); err != nil || back {
+		return Committed, err // the record is in the branch itself, and nobody else can write one
 	}
 	if want == Committed {
 		return reg.Lookup(ctx, b.XID.GID)

@@ -657,6 +657,40 @@ func TestResolve(t *testing.T) {
 	wantErr(t, second(s.m.Resolve(t.Context(), x.GID, Committed, false)), ErrNoRecord)
 }
 
+// returningRM is a resource whose server brought a one-phase commit back as
+// prepared.
+type returningRM struct {
+	*memRM
+	gid GID
+}
+
+func (r *returningRM) Returned(_ context.Context, gid GID) (bool, error) { return gid == r.gid, nil }
+
+// What people are told of a home that came back is what recovery does with it: its
+// record is in it, so it will commit, and nobody can have it rolled back.
+func TestResolveAHomeThatCameBack(t *testing.T) {
+	t.Parallel()
+	var home *returningRM
+	s := setup(t, func(cfg *Config, s *bundle) {
+		s.a.can |= OnePhaseReturns
+		home = &returningRM{memRM: s.a, gid: NewGID("bank", time.Now())}
+		cfg.Resources = []Resource{home, s.b}
+		cfg.NoRecovery = true
+	})
+	x := XID{GID: home.gid, Place: Place{Resource: "athos", Identity: s.a.tab.id}, Branch: 1}
+	s.a.prepared[x.String()] = x
+	list, err := s.m.InDoubt(t.Context())
+	if err != nil || len(list) != 1 || list[0].Evidence.Decision != Committed {
+		t.Errorf("in doubt: %+v, %v", list, err)
+	}
+	if _, err := s.m.Resolve(t.Context(), x.GID, Aborted, true); err == nil || !strings.Contains(err.Error(), "decided: committed") {
+		t.Errorf("abort of a home that holds its commit record: %v", err)
+	}
+	if n, err := s.m.Resolve(t.Context(), x.GID, Committed, false); n != 1 || err != nil {
+		t.Errorf("resolved %d, %v", n, err)
+	}
+}
+
 func second[T any](_ T, err error) error { return err }
 
 func TestConfigErrors(t *testing.T) {

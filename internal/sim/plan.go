@@ -79,15 +79,13 @@ func (w *world) drawPlan(no int) *plan {
 	if n == 1 && rng.IntN(2) == 0 {
 		n = 2
 	}
-	left, writers := 0, 0
+	left := 0
 	for i, s := range order[:n] {
 		l := leg{store: s, account: rng.IntN(accountsPerStore), amount: 1 + rng.IntN(50)}
 		l.reads = rng.IntN(6) == 0
 		l.fails = rng.IntN(25) == 0
 		if l.reads {
 			l.amount, l.fails = 0, false
-		} else {
-			writers++
 		}
 		left += l.amount
 		if i == n-1 && !l.reads {

@@ -41,9 +41,9 @@ type store struct {
 
 // A backend is what a store keeps. The scheduler alone calls it.
 type backend interface {
-	kill(rng *rand.Rand)       // what SIGKILL leaves
-	restarted()                //
-	busy() bool                // something of ours is prepared, or a session works
+	kill(rng *rand.Rand)       // SIGKILL
+	restarted()                // the server is up again
+	busy() bool                // a branch of ours is prepared
 	journal() map[int]int      // the number of a plan -> the sum of its rows
 	count(plan int) int        // rows of a plan
 	balance() int              // the sum of all accounts

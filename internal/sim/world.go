@@ -101,6 +101,9 @@ func (w *world) run() Result {
 	w.until(w.cfg.faultsFor, func() bool { return w.programsDone() && w.since() > w.cfg.restless })
 	w.heal()
 	w.until(programsEnd, w.programsDone)
+	if !w.programsDone() {
+		w.book.violate("I7", "", "some program is not done, %v after all healed", programsEnd)
+	}
 	w.until(healsWithin, w.quiet)
 	if w.cfg.asksLate {
 		w.askAll()

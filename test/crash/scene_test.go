@@ -219,11 +219,26 @@ func soleCommit(place cutproxy.Place) func(*testing.T, *world) {
 }
 
 // slowCommit: the server is still at the commit of a sole branch, the answer is lost,
-// and no record says how it ends. That it has not ended yet says nothing (F4).
+// and no record says how it ends. That it has not ended yet says nothing (F4). Like
+// the flush of a commit, what the server does heeds no cancel request, and pgx sends
+// one when it loses a connection.
 func slowCommit(t *testing.T, w *world) {
 	w.child(t, "", "-n", "1", "-work", "one")
 	for _, s := range []string{
-		"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(8); RETURN NULL; END $$",
+		`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+		DECLARE
+			over timestamptz := clock_timestamp() + interval '3 s';
+		BEGIN
+			RAISE LOG 'the commit takes long';
+			WHILE clock_timestamp() < over LOOP
+				BEGIN
+					PERFORM pg_sleep(0.1);
+				EXCEPTION WHEN query_canceled THEN
+					NULL;
+				END;
+			END LOOP;
+			RETURN NULL;
+		END $$`,
 		"CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON journal DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()",
 	} {
 		if _, err := w.a.db.ExecContext(t.Context(), s); err != nil {
@@ -245,6 +260,9 @@ func slowCommit(t *testing.T, w *world) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	if log := w.a.server.Log(); !strings.Contains(log, "the commit takes long") || strings.Contains(log, "canceling statement") {
+		t.Errorf("no commit took long\n%s", log)
 	}
 	for gid := range w.journal(t, w.a) {
 		if w.told[gid] != "committed" {

@@ -53,6 +53,7 @@ func statementsOf(joined bool) resourcetest.SQL {
 		Slow:      "SELECT SLEEP(30)",
 		ForUpdate: " FOR UPDATE",
 		Returning: true,
+		LockWait:  "SET SESSION innodb_lock_wait_timeout = 1",
 		SessionID: "SELECT CONNECTION_ID()",
 		Kill:      func(id int64) string { return killSession(uint64(id)) },
 		Finish: func(xid troth.XID, outcome troth.Outcome) string {

@@ -43,6 +43,7 @@ var managerCases = []testCase{
 		w.wantRolledBack(tx.err)
 		w.wantBalance(1, balance)
 	}},
+	{name: "a returned error is safe to retry or not", skip: noLockWait, run: returnedError},
 	{name: "a panic rolls back and goes on", run: func(w *world) {
 		b := newBank(w, 1)
 		func() {
@@ -149,6 +150,46 @@ var managerCases = []testCase{
 		w.must(b.run(func(ctx context.Context, s []Session) error { return add(ctx, s[0], 1, 10) }).err)
 		w.wantBalance(1, balance+10)
 	}},
+}
+
+func noLockWait(f Factory) string {
+	if f.SQL.LockWait == "" {
+		return "the database cannot be told how long to wait for a lock"
+	}
+	return ""
+}
+
+// returnedError: a program returns the driver's error as it is. The transaction's
+// error must still say whether a retry helps, and which database it was.
+func returnedError(w *world) {
+	b := newBank(w, 1)
+	holder, err := w.db.Outside.BeginTx(w.ctx, nil)
+	w.must(err)
+	defer func() { _ = holder.Rollback() }()
+	_, err = holder.ExecContext(w.ctx, "update account set balance = 1 where id = 1")
+	w.must(err)
+	for _, c := range []struct {
+		query string
+		retry bool
+	}{
+		{"update account set balance = 2 where id = 1", true},
+		{"update nosuch set balance = 2", false},
+	} {
+		tx := b.run(func(ctx context.Context, s []Session) error {
+			if err := s[0].Exec(ctx, w.f.SQL.LockWait); err != nil {
+				return err
+			}
+			return s[0].Exec(ctx, c.query)
+		})
+		w.wantRolledBack(tx.err)
+		var branch *troth.BranchError
+		if !errors.As(tx.err, &branch) || branch.Resource != b.resources[0].Name() {
+			w.Errorf("%s: the error does not name the database: %v", c.query, tx.err)
+		}
+		if troth.SafeToRetry(tx.err) != c.retry {
+			w.Errorf("%s: safe to retry is %v: %v", c.query, !c.retry, tx.err)
+		}
+	}
 }
 
 // bank is a Manager over one or two databases.

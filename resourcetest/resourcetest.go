@@ -75,6 +75,9 @@ type SQL struct {
 	// ForUpdate makes a select lock its rows: " for update".
 	ForUpdate string
 
+	// LockWait lets the session, or the branch, wait for a lock for a second at most.
+	LockWait string
+
 	// Returning: "insert ... returning" is understood.
 	Returning bool
 

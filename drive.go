@@ -496,7 +496,7 @@ func (d *driver) release(i int) event {
 	ctx, cancel := d.detached(d.tx.mgr.cfg.AckTimeout, "release")
 	defer cancel()
 	err := d.branches[i].branch.Release(ctx)
-	if err != nil && d.m.readOnly {
+	if err != nil && d.m.state == stateReleasing {
 		d.cause(i, "commit", err)
 	}
 	faultpoint.Hit("release.answered")

@@ -319,6 +319,46 @@ func TestFailedReleaseOfReaders(t *testing.T) {
 	}
 }
 
+// Nobody is told how a transaction of readers ended before its branches have: the
+// last one may fail (I13).
+func TestReadersAreUndecidedUntilReleased(t *testing.T) {
+	t.Parallel()
+	for _, cut := range []error{nil, errors.New("serialization failure")} {
+		synctest.Test(t, func(t *testing.T) {
+			s := setup(t, func(_ *Config, s *bundle) { s.a.wrote, s.b.wrote = false, false })
+			answer := make(chan struct{})
+			s.b.failOn("release", failure{err: cut, until: answer})
+			tx, err := s.m.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(s.a.work(t.Context(), tx), s.b.work(t.Context(), tx)); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- tx.Commit(t.Context()) }()
+			synctest.Wait()
+			if got := s.log.String(); !strings.Contains(got, "porthos release") {
+				t.Fatalf("calls %s", got)
+			}
+			if o, err := s.m.Outcome(t.Context(), tx.ID()); o != Undecided || err != nil {
+				t.Errorf("before the last reader has ended: %v, %v", o, err)
+			}
+			close(answer)
+			want := Committed
+			if cut != nil {
+				want = Aborted
+			}
+			if err := <-ended; (err != nil) != (want == Aborted) || !errors.Is(err, cut) {
+				t.Errorf("told %v", err)
+			}
+			if o, _ := s.m.Outcome(t.Context(), tx.ID()); o != want {
+				t.Errorf("afterwards: %v, want %v", o, want)
+			}
+		})
+	}
+}
+
 // A rollback that fails on the branch's own session is done from elsewhere, if the
 // branch may be prepared; what cannot be reached is recovery's.
 func TestFailedRollback(t *testing.T) {

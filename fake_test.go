@@ -30,8 +30,9 @@ type memRM struct {
 // failure is how an operation fails.
 type failure struct {
 	err   error
-	after bool // the database did it, only the answer is lost
-	times int  // 0: always
+	after bool            // the database did it, only the answer is lost
+	times int             // 0: always
+	until <-chan struct{} // the call takes until it is closed; nil: no time
 }
 
 // callLog records the calls of all resources in one order.
@@ -84,6 +85,9 @@ func (r *memRM) broken(op string) (failure, bool) {
 func (r *memRM) call(op string, do func() error) error {
 	r.log.add("%s %s", r.name, op)
 	f, bad := r.broken(op)
+	if f.until != nil {
+		<-f.until
+	}
 	if bad && !f.after {
 		return f.err
 	}

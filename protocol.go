@@ -9,19 +9,23 @@ import (
 
 // txState is the transaction manager's view of one global transaction.
 //
+//	            ┌────────────────────────> Releasing ───────────┐
+//	            │                                               ▼
 //	Active ─> Polling ─> Preparing ─> Deciding ─> Committing ─> Committed
-//	   │         ├────────────┼──────────┤            ▲
-//	   │         │            │          ├────────────┘
-//	   └─────────┴────────────┴──────────┴────────> Aborting ──> Aborted
+//	   │        │            │           │
+//	   └────────┴────────────┴───────────┴──────> Aborting ───> Aborted
 //
 //	Active    -> Polling     commit was asked for                          [stepCommit]
-//	Polling   -> Preparing   two or more branches wrote                    [stepPolled]
+//	Active    -> Committed   commit was asked for, no branch takes part    [stepCommit]
+//	Polling   -> Preparing   several branches wrote, or one that must vote [stepPolled]
 //	Polling   -> Deciding    one branch wrote: one phase                   [stepPolled]
-//	Polling   -> Committing  no branch wrote: nothing to decide            [stepPolled]
+//	Polling   -> Releasing   no branch wrote: nothing to decide            [stepPolled]
 //	Preparing -> Deciding    every vote is commit                          [stepVoted]
 //	Deciding  -> Deciding    the answer was lost: ask again, for ever (R3) [stepDecided]
 //	Deciding  -> Committing  the commit record is durable                  [stepDecided]
 //	Committing-> Committed   every branch acknowledged; forget             [stepEnded]
+//	Releasing -> Committed   every branch acknowledged                     [stepReleased]
+//	Releasing -> Aborted     a branch did not: what was read may be wrong  [stepReleased]
 //	Aborting  -> Aborted     every branch acknowledged or was given over   [stepEnded]
 //	Active, Polling, Preparing -> Aborting  rollback, timeout, any vote but commit [stepAbort]
 //	Deciding  -> Aborting    the register holds abort                      [stepDecided]
@@ -34,6 +38,11 @@ import (
 // committed, nobody told (R1, R3).
 //
 // Committing: the record is durable. Committed is the only way out.
+//
+// Releasing: nothing was written, so there is nothing to decide and nothing to
+// undo; but a database may yet refuse what was read (a serialization failure at its
+// COMMIT). The program is then told "rolled back": nothing happened, and it should
+// read again. Until the last branch has answered nobody is told (I13).
 type txState uint8
 
 // The states of a transaction. Zero is none of them: it would be a bug.
@@ -43,6 +52,7 @@ const (
 	statePreparing
 	stateDeciding
 	stateCommitting
+	stateReleasing
 	stateCommitted
 	stateAborting
 	stateAborted
@@ -60,6 +70,8 @@ func (s txState) String() string {
 		return "deciding"
 	case stateCommitting:
 		return "committing"
+	case stateReleasing:
+		return "releasing"
 	case stateCommitted:
 		return "committed"
 	case stateAborting:
@@ -83,7 +95,6 @@ type machine struct {
 	waiting  int // effects of this state that have not been answered
 	failed   bool
 	homeless bool // no place for the decision satisfies every branch
-	readOnly bool // nothing was written: there is no decision to keep
 }
 
 const noBranch = -1
@@ -153,6 +164,8 @@ func (m *machine) step(ev event, effects []effect) ([]effect, error) {
 		return m.stepDecided(ev, effects), nil
 	case ev.kind == evEnded && (m.state == stateCommitting || m.state == stateAborting):
 		return m.stepEnded(ev, effects), nil
+	case ev.kind == evEnded && m.state == stateReleasing:
+		return m.stepReleased(ev, effects), nil
 	}
 	return effects, fmt.Errorf("troth: protocol: event %d in state %v", ev.kind, m.state)
 }
@@ -160,7 +173,7 @@ func (m *machine) step(ev event, effects []effect) ([]effect, error) {
 func (m *machine) stepCommit(effects []effect) []effect {
 	m.state, m.waiting = statePolling, len(m.branches)
 	if m.waiting == 0 {
-		m.state, m.readOnly = stateCommitted, true
+		m.state = stateCommitted
 		return append(effects, effect{kind: efReport})
 	}
 	for i := range m.branches {
@@ -189,14 +202,14 @@ func (m *machine) stepPolled(ev event, effects []effect) []effect {
 	}
 	switch writers {
 	case 0:
-		m.readOnly = true
-		return m.stepCommitting(effects)
+		return m.stepReleasing(effects)
 	case 1:
 		if m.branches[last].can&OnePhaseReturns == 0 || m.fixed && m.home == last {
 			m.home = last
 			return m.stepDeciding(effects)
 		}
-		// It votes, and the decision is where its name says.
+		// It must vote: a crash could bring its one-phase commit back as prepared, and
+		// whoever finds it then asks for the decision where its name says.
 	}
 	if !m.chooseHome(unable) {
 		m.homeless = true
@@ -288,9 +301,7 @@ func (m *machine) stepDecided(ev event, effects []effect) []effect {
 
 func (m *machine) stepCommitting(effects []effect) []effect {
 	m.state = stateCommitting
-	if !m.readOnly {
-		effects = append(effects, effect{kind: efReport})
-	}
+	effects = append(effects, effect{kind: efReport})
 	m.waiting = 0
 	for i, b := range m.branches {
 		switch {
@@ -307,6 +318,28 @@ func (m *machine) stepCommitting(effects []effect) []effect {
 		return m.stepDone(effects)
 	}
 	return effects
+}
+
+// stepReleasing ends a transaction in which nobody wrote.
+func (m *machine) stepReleasing(effects []effect) []effect {
+	m.state, m.waiting = stateReleasing, len(m.branches)
+	for i := range m.branches {
+		effects = append(effects, effect{kind: efRelease, branch: i})
+	}
+	return effects
+}
+
+func (m *machine) stepReleased(ev event, effects []effect) []effect {
+	m.branches[ev.branch].ended = ev.ok
+	m.failed = m.failed || !ev.ok // what it read may not hold together
+	if m.waiting--; m.waiting > 0 {
+		return effects
+	}
+	m.state = stateCommitted
+	if m.failed {
+		m.state = stateAborted
+	}
+	return append(effects, effect{kind: efReport})
 }
 
 func (m *machine) stepAbort(effects []effect) []effect {
@@ -339,15 +372,6 @@ func (m *machine) stepEnded(ev event, effects []effect) []effect {
 // stepDone leaves Committing once every branch was tried. If a writer was not
 // reached the record stays, and recovery finishes the branch.
 func (m *machine) stepDone(effects []effect) []effect {
-	if m.readOnly {
-		m.state = stateCommitted
-		for _, b := range m.branches {
-			if !b.ended { // its COMMIT failed: what it read may not hold together
-				m.state = stateAborted
-			}
-		}
-		return append(effects, effect{kind: efReport})
-	}
 	for _, b := range m.branches {
 		if b.wrote && !b.ended && !mistake.On("forget-unacknowledged") {
 			return effects

@@ -2,6 +2,8 @@ package troth
 
 import (
 	"fmt"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +14,7 @@ import (
 // register and without, and checks after every step what no run may violate.
 func TestProtocolExhaustive(t *testing.T) {
 	t.Parallel()
-	runs := 0
+	runs, edges := 0, make(map[edge]bool)
 	for n := range 4 {
 		for _, register := range []bool{false, true} {
 			forEachCan(n, func(can []Capability) {
@@ -31,7 +33,7 @@ func TestProtocolExhaustive(t *testing.T) {
 					for _, c := range can {
 						m.branches = append(m.branches, branchState{can: c})
 					}
-					w := &world{t: t, runs: &runs, m: m, did: make([]branchDid, n), fixed: fixed}
+					w := &world{t: t, runs: &runs, edges: edges, m: m, did: make([]branchDid, n), fixed: fixed}
 					w.explore(event{kind: evCommit})
 					w.explore(event{kind: evRollback})
 				}
@@ -42,6 +44,43 @@ func TestProtocolExhaustive(t *testing.T) {
 		t.Errorf("%d runs: the exploration does not reach what it should", runs)
 	}
 	t.Logf("%d runs", runs)
+	compareWithTable(t, edges)
+}
+
+// An edge leads from one state to the next.
+type edge struct{ from, to string }
+
+// compareWithTable demands that the edges which the machine took are those of the
+// table above txState.
+func compareWithTable(t *testing.T, taken map[edge]bool) {
+	t.Helper()
+	// One step may take two edges, if there is nothing to wait for in between.
+	for through, via := range map[edge]string{{"deciding", "committed"}: "committing", {"active", "aborted"}: "aborting"} {
+		if taken[through] {
+			delete(taken, through)
+			taken[edge{through.from, via}], taken[edge{via, through.to}] = true, true
+		}
+	}
+	text, err := os.ReadFile("protocol.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := make(map[edge]bool)
+	for _, m := range regexp.MustCompile(`(?m)^//\t(\w+(?:, \w+)*) *-> (\w+) .*\[step\w+\]$`).FindAllStringSubmatch(string(text), -1) {
+		for from := range strings.SplitSeq(m[1], ", ") {
+			table[edge{strings.ToLower(from), strings.ToLower(m[2])}] = true
+		}
+	}
+	for e := range taken {
+		if !table[e] {
+			t.Errorf("the machine goes from %s to %s, and the table above txState does not say so", e.from, e.to)
+		}
+	}
+	for e := range table {
+		if !taken[e] {
+			t.Errorf("the table above txState says %s to %s, and the machine never goes there", e.from, e.to)
+		}
+	}
 }
 
 func forEachCan(n int, f func([]Capability)) {
@@ -67,6 +106,7 @@ type branchDid struct{ prepared, committed, rolledBack, released bool }
 type world struct {
 	t        *testing.T
 	runs     *int
+	edges    map[edge]bool // taken in any run
 	m        machine
 	fixed    int // the branch whose table every branch's name says; -1: none
 	did      []branchDid
@@ -100,15 +140,27 @@ func (w *world) feed(events []event) {
 	for _, ev := range events {
 		w.trace = append(w.trace, fmt.Sprintf("%+v", ev))
 		var err error
-		before := len(effects)
+		before, from := len(effects), w.m.state
 		if effects, err = w.m.step(ev, effects); err != nil {
 			w.fail("%v", err)
 		}
+		w.moved(from, len(effects) > before)
 		if ev.kind != events[len(events)-1].kind && len(effects) > before {
 			w.fail("effects before the phase was over")
 		}
 	}
 	w.answer(effects, nil)
+}
+
+// moved notes the edge that a step took: it went on, or it asked again.
+func (w *world) moved(from txState, asked bool) {
+	to := w.m.state
+	if to != from || asked {
+		w.edges[edge{from.String(), to.String()}] = true
+	}
+	if was := from.outcome(); was != Undecided && to.outcome() != was {
+		w.fail("I13: the outcome was %v, and now it is %v", was, to.outcome())
+	}
 }
 
 // answer branches over every answer to the effects that are left.
@@ -267,7 +319,7 @@ func (w *world) tell() {
 	if w.asked && w.told != w.decision {
 		w.fail("R3: told %v, decision is %v", w.told, w.decision)
 	}
-	if !w.asked && w.told == Committed && !w.m.readOnly {
+	if !w.asked && w.told == Committed && w.writers() > 0 {
 		w.fail("told committed and nobody decided")
 	}
 }
@@ -292,7 +344,7 @@ func (w *world) end() {
 	default:
 		w.fail("ended in state %v", w.m.state)
 	}
-	if w.m.state == stateCommitted && !w.m.readOnly && !w.forgot {
+	if w.m.state == stateCommitted && w.writers() > 0 && !w.forgot {
 		w.fail("committed everywhere and never forgotten")
 	}
 	for i, d := range w.did {
@@ -323,6 +375,7 @@ func TestProtocolRefusesStrayEvents(t *testing.T) {
 		statePreparing:  {evVoted},
 		stateDeciding:   {evDecided},
 		stateCommitting: {evEnded},
+		stateReleasing:  {evEnded},
 		stateAborting:   {evEnded},
 	}
 	for s := stateActive; s <= stateAborted; s++ {

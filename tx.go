@@ -372,7 +372,7 @@ func (tx *Tx) err() error {
 		return &TxError{GID: tx.gid, Kind: ErrPending, Err: cause}
 	case stateAborting, stateAborted:
 		return &TxError{GID: tx.gid, Kind: ErrRolledBack, Err: cause}
-	case stateActive, statePolling, statePreparing, stateDeciding:
+	case stateActive, statePolling, statePreparing, stateDeciding, stateReleasing:
 	}
 	return &TxError{GID: tx.gid, Kind: ErrUndecided, Err: cause}
 }
@@ -421,7 +421,7 @@ func (s txState) outcome() Outcome {
 		return Committed
 	case stateAborting, stateAborted:
 		return Aborted
-	case stateActive, statePolling, statePreparing, stateDeciding:
+	case stateActive, statePolling, statePreparing, stateDeciding, stateReleasing:
 		return Undecided
 	}
 	panic("troth: transaction in " + strconv.Itoa(int(s)))

@@ -54,7 +54,7 @@
 #endif
 
 mtype:state = { stateActive, statePolling, statePreparing, stateDeciding,
-	stateCommitting, stateCommitted, stateAborting, stateAborted };
+	stateCommitting, stateReleasing, stateCommitted, stateAborting, stateAborted };
 mtype:event = { evCommit, evRollback, evPolled, evVoted, evDecided, evEnded };
 mtype:effect = { efPoll, efPrepare, efDecide, efAsk, efCommit, efRollback, efRelease, efReport, efForget };
 
@@ -279,6 +279,7 @@ proctype Coordinator() {
 
 	if
 	:: step(stateActive, evCommit, statePolling)
+	:: step(stateActive, evCommit, stateCommitted); goto dead        /* no branch takes part */
 	:: step(stateActive, evRollback, stateAborting); goto undo
 	fi;
 	/* efPoll. A home that wrote nothing records the decision all the same. */
@@ -288,8 +289,12 @@ proctype Coordinator() {
 #else
 	:: step(statePolling, evPolled, stateDeciding); goto decide
 #endif
-	:: step(statePolling, evPolled, stateCommitting);       /* none wrote: efRelease */
-	   step(stateCommitting, evEnded, stateCommitted); goto dead
+	:: step(statePolling, evPolled, stateReleasing);        /* none wrote: efRelease */
+	   if
+	   :: step(stateReleasing, evEnded, stateCommitted)
+	   :: step(stateReleasing, evEnded, stateAborted)       /* and what was read may be wrong */
+	   fi;
+	   goto dead
 	:: step(statePolling, evPolled, stateAborting); goto undo       /* a statement failed */
 	fi;
 

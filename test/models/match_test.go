@@ -102,7 +102,7 @@ func table(t *testing.T, protocol string) map[string]bool {
 			edges["state"+from+" -> state"+m[2]] = true
 		}
 	}
-	if len(edges) < 13 {
+	if len(edges) < 16 {
 		t.Fatalf("%d edges found in the table of %s", len(edges), protocolFile)
 	}
 	return edges
@@ -118,7 +118,7 @@ func served(t *testing.T, protocol string) map[string]bool {
 			pairs[m[1]+" in "+s[1]] = true
 		}
 	}
-	if len(pairs) < 7 {
+	if len(pairs) < 8 {
 		t.Fatalf("%d pairs of event and state found in %s", len(pairs), protocolFile)
 	}
 	return pairs

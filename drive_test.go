@@ -403,6 +403,28 @@ func TestFailedRollbackOfAHomeThatCannotPrepare(t *testing.T) {
 	}
 }
 
+// A branch that could not begin keeps no other from its end, whichever came first.
+func TestFailedBeginLeavesTheOthersToEnd(t *testing.T) {
+	t.Parallel()
+	refused := errors.New("too many connections")
+	var aramis *memRM
+	s := setup(t, func(c *Config, s *bundle) {
+		aramis = newMemRM("aramis", s.log)
+		c.Resources = append(c.Resources, aramis)
+	})
+	s.b.failOn("begin", failure{err: refused})
+	err := s.m.Run(t.Context(), func(ctx context.Context, tx *Tx) error {
+		return errors.Join(s.a.work(ctx, tx), s.b.work(ctx, tx), aramis.work(ctx, tx))
+	})
+	wantErr(t, err, ErrRolledBack, refused)
+	if err := s.m.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := s.log.String(); got != "athos rollback, aramis rollback" && got != "aramis rollback, athos rollback" {
+		t.Errorf("calls %s", got)
+	}
+}
+
 // A branch that cannot say whether it wrote is no branch to commit.
 func TestFailedPollRollsBack(t *testing.T) {
 	t.Parallel()

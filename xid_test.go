@@ -23,6 +23,17 @@ func TestGID(t *testing.T) {
 	}
 }
 
+// What is no id has no time; it must not be mistaken for an old one, nor panic.
+func TestTimeOfNoID(t *testing.T) {
+	t.Parallel()
+	good := string(NewGID("bank", testTime))
+	for _, g := range []GID{"", "bank", "bank.", "bank.0", GID(good + "0"), GID(strings.ToUpper(good))} {
+		if got := g.Time(); !got.IsZero() {
+			t.Errorf("%q began at %v", g, got)
+		}
+	}
+}
+
 // Ids sort by time, so that a register can page and expire by them.
 func TestGIDsSortByTime(t *testing.T) {
 	t.Parallel()
@@ -100,6 +111,8 @@ func TestParseXIDRefuses(t *testing.T) {
 		"troth:" + x.GTRID() + ":athos.1",
 		"troth:" + x.GTRID() + ":@.1",
 		"troth:" + x.GTRID() + ":athos~0123abc.1",
+		"troth:" + x.GTRID() + ":Athos~0123abcd.1", // no resource can be called that
+		"troth:" + x.GTRID() + ":~0123abcd.1",
 	} {
 		if got, err := ParseXID(s); err == nil {
 			t.Errorf("ParseXID(%q) took it for %v", s, got)

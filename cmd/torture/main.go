@@ -9,7 +9,8 @@
 // "faultpoint" to have managers kill themselves at named points too.
 //
 // Exit status: 0 nothing was found; 1 a promise was broken, or the torture itself
-// failed; 2 usage; 3 nothing was found, but the load was too low to mean much.
+// failed; 2 usage; 3 nothing was found, but the kills or the load were too few to
+// mean much.
 package main
 
 import (

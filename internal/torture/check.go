@@ -5,7 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"os"
-	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/troth-tx/troth/internal/history"
@@ -43,23 +43,42 @@ func (c *checker) check(ctx context.Context) (map[string]map[int]int64, error) {
 
 // outcomes asks a manager about every transaction whose client knows nothing (I3).
 func (c *checker) outcomes() map[string]history.Answer {
+	var mu sync.Mutex
 	out := make(map[string]history.Answer)
-	up := c.fleet.up()
-	if len(up) == 0 {
-		c.failed("I7: no manager is up after the heal")
-		return out
+	slots := make(chan struct{}, askers)
+	var wg sync.WaitGroup
+	for i, one := range c.ledger.unanswered() {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if a := c.outcome(one, i); a != history.Undecided {
+				mu.Lock()
+				defer mu.Unlock()
+				out[one.gid] = a
+			}
+		})
 	}
-	for i, gid := range c.ledger.unanswered() {
-		phase, a := c.ledger.ask(up[i%len(up)], gid)
-		switch {
-		case phase != history.OK:
-			c.failed("I3: Outcome(%s) has no answer although everything is up", gid)
-		case a == history.Undecided: // no record: nobody ever asked for a decision, or it is forgotten
-		default:
-			out[gid] = a
-		}
-	}
+	wg.Wait()
 	return out
+}
+
+// askers is how many questions are asked at once: each killed process has left some.
+const askers = 8
+
+// outcome asks one of the managers. What is Undecided has no record: nobody ever asked
+// for a decision, or it is forgotten.
+func (c *checker) outcome(one asked, turn int) history.Answer {
+	up := c.fleet.knowing(one.process)
+	if len(up) == 0 {
+		c.failed("I7: no manager is up after the heal that knows %s", one.gid)
+		return history.Undecided
+	}
+	phase, a := c.ledger.ask(up[turn%len(up)], one.gid)
+	if phase != history.OK {
+		c.failed("I3: Outcome(%s) has no answer although everything is up", one.gid)
+		return history.Undecided
+	}
+	return a
 }
 
 // observe reads one database.
@@ -192,7 +211,7 @@ func lockedLists(events []history.Event, final history.Final) ([]history.Event, 
 	return out, of
 }
 
-// logMax bounds the file log, whose segments take 1 MiB here.
+// logMax bounds one file log, whose segments take 1 MiB here.
 const logMax = 16 << 20
 
 // bounded checks I12: what is kept beyond its time, of what managers with this
@@ -204,12 +223,14 @@ func (c *checker) bounded(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	size, err := directorySize(filepath.Join(c.world.dir, "log"))
-	if err != nil {
-		return err
-	}
-	if size > logMax {
-		c.failed("I12: the decision log takes %d bytes", size)
+	for _, s := range c.fleet.slots {
+		size, err := directorySize(fileLog(c.world.dir, s.no))
+		if err != nil {
+			return err
+		}
+		if size > logMax {
+			c.failed("I12: the decision log of manager %d takes %d bytes", s.no, size)
+		}
 	}
 	for _, d := range c.world.linked() {
 		decides := (d.name == registerName) == (c.fleet.plan.Register == "sql") && c.fleet.plan.Register != "file"

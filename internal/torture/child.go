@@ -34,11 +34,11 @@ const domain = "torture"
 //	do <op as JSON>   one transaction; answered by "did <gid> <how it ended>"
 //	close             Manager.Close, and end
 //
-// It says "ready" when Manager.Open has returned, and "violation <text>" when a
-// promise was broken before its eyes. It ends with its standard input, so it does
+// It says "ready" when Manager.Open has returned, "begun" when its first transaction
+// has, and "violation <text>" when a promise was broken before its eyes. It ends with its standard input, so it does
 // not outlive who started it.
 type childConfig struct {
-	Process  int // the first client's number in the history
+	Process  int // the first client's number in the history, see processNumber
 	Clients  int
 	Seed     uint64
 	History  string
@@ -79,8 +79,9 @@ func Child(ctx context.Context, in io.Reader, out, logTo io.Writer) error {
 		return err
 	}
 	c.say("ready")
+	begun := sync.OnceFunc(func() { c.say("begun") })
 	for i := range c.cfg.Clients {
-		c.clients.Go(func() { c.work(ctx, i) })
+		c.clients.Go(func() { c.work(ctx, i, begun) })
 	}
 	return c.obey(ctx, lines)
 }
@@ -157,10 +158,10 @@ func openRegister(spec string) (troth.Register, error) {
 }
 
 // work is one client's life.
-func (c *child) work(ctx context.Context, i int) {
+func (c *child) work(ctx context.Context, i int, begun func()) {
 	rng := rand.New(rand.NewPCG(c.cfg.Seed, uint64(i)))
 	cl := &client{
-		process: c.cfg.Process + i, mgr: c.mgr, dbs: c.dbs, out: c.hist, timeout: c.cfg.Timeout,
+		process: c.cfg.Process + i, mgr: c.mgr, dbs: c.dbs, out: c.hist, timeout: c.cfg.Timeout, begun: begun,
 		complain: func(format string, args ...any) { c.say("violation "+format, args...) },
 		plan: &planner{
 			rng: rng, homes: c.cfg.Register == "home", accounts: c.cfg.Accounts, keys: c.cfg.Keys,

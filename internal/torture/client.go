@@ -44,6 +44,7 @@ type client struct {
 	plan     *planner
 	out      *history.Writer
 	timeout  time.Duration
+	begun    func()                           // told of each transaction that has begun
 	complain func(format string, args ...any) // of a broken promise
 }
 
@@ -76,6 +77,7 @@ func (c *client) one(ctx context.Context) bool {
 	event := o.event()
 	event.Process, event.Op, event.GID, event.Phase = c.process, c.ops, string(tx.ID()), history.Invoke
 	c.write(event)
+	c.begun()
 
 	a := &attempt{op: o, tx: tx}
 	phase, err := c.run(ctx, a)

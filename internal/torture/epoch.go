@@ -19,6 +19,15 @@ type epochRun struct {
 	tally  tally
 	dir    string
 	sample epochSample
+
+	since time.Time // when the last phase ended
+}
+
+// took is how long the phase that ends now was.
+func (e *epochRun) took() time.Duration {
+	d := time.Since(e.since)
+	e.since = e.since.Add(d)
+	return d
 }
 
 // all runs the epoch from the first process to the last check.
@@ -27,35 +36,43 @@ func (e *epochRun) all(ctx context.Context) error {
 	var background sync.WaitGroup
 	defer background.Wait()
 	defer stop()
+	e.since = time.Now()
 	e.fleet.start()
 	rctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := e.fleet.awaitReady(rctx); err != nil {
 		return err
 	}
-	background.Go(func() { e.health.watch(bctx, func() int { return len(e.fleet.up()) }) })
+	background.Go(func() { e.health.watch(bctx, e.fleet.managed) })
 	for i := range pollers {
 		background.Go(func() { e.ledger.poll(bctx, 1+i, seeded(e.plan.Run, e.plan.Epoch, 2+uint64(i))) })
 	}
 
+	e.sample.starting = e.took()
 	before := e.rate(ctx, e.run.opts.Calm)
+	e.sample.calm = e.took()
 	pctx, stopTelling := context.WithCancel(ctx)
 	background.Go(func() { e.tell(pctx) })
 	under := e.underFaults(ctx)
 	stopTelling()
+	e.sample.faulted = e.took()
 	healed := time.Now()
 	if err := e.heal(ctx); err != nil {
 		return err
 	}
 	settled := e.settle(ctx, "after the heal", healed)
+	e.sample.healing = e.took()
 	e.fleet.resume()
 	after := e.rate(ctx, e.run.opts.Calm)
+	e.sample.calm += e.took()
 	e.settle(ctx, "in the end", time.Now())
 	stop()
 	background.Wait()
 	e.sample.note(e, before, under, after, settled)
+	err := e.finish(ctx)
+	e.sample.checking = e.took()
 	e.run.report.add(e.sample)
-	return e.finish(ctx)
+	return err
 }
 
 // rate is how many transactions a second commit in the next d. Those that a dead
@@ -138,18 +155,27 @@ func (e *epochRun) logs() error {
 	return nil
 }
 
-// upkeep has one manager recover and drop what is not needed any more: under
-// faults, none may have lived until its own upkeep. It complains of the planted
-// branch of another cluster, and of nothing else.
+// upkeep has one manager with each register recover and drop what is not needed any
+// more: under faults, none may have lived until its own upkeep.
 func (e *epochRun) upkeep() {
 	up := e.fleet.up()
-	if len(up) == 0 {
-		return // told elsewhere
+	if e.plan.Register != "file" {
+		up = up[:min(1, len(up))] // that there is none is told elsewhere
 	}
+	var wg sync.WaitGroup
+	for _, p := range up {
+		wg.Go(func() { e.upkeepBy(p) })
+	}
+	wg.Wait()
+}
+
+// upkeepBy has the process complain of the planted branch of another cluster, and of
+// nothing else.
+func (e *epochRun) upkeepBy(p *process) {
 	var said string
 	for range 2 { // the second drops the witnesses of the records that the first dropped
 		var err error
-		if said, err = up[0].ask("recover", time.Minute); err != nil {
+		if said, err = p.ask("recover", time.Minute); err != nil {
 			e.run.fail("I7: Manager.Recover does not return: %v", err)
 			return
 		}
@@ -169,7 +195,7 @@ func (e *epochRun) tell(ctx context.Context) {
 		inDoubt, _ := e.health.numbers()
 		e.run.report.printf("epoch %d %s: tx %d (ok %d, rolled back %d, unknown %d), kills %d, frozen %d, servers %d, statements %d, cuts %d, in doubt %d",
 			e.plan.Epoch, e.plan.Register, n.all(), n.committed(), n.rolledBack, n.unknown,
-			e.fleet.kills(), e.tally.freezes.Load(), e.tally.serverKills.Load(), e.tally.statements.Load(), e.tally.cuts.Load(), inDoubt)
+			len(e.fleet.killed()), e.tally.freezes.Load(), e.tally.serverKills.Load(), e.tally.statements.Load(), e.tally.cuts.Load(), inDoubt)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,17 +37,22 @@ type slot struct {
 	log     *os.File
 	proxies map[string]*wireproxy.Proxy
 
+	hit sync.Mutex // held while a fault lasts that only one process can have
+
 	mu      sync.Mutex // guards what follows
 	current *process
 	mine    string // TROTH_FAULT of the next process
 	mined   bool   // the current process has one
 	stop    bool   // nothing is started any more
-	kills   int
+	killed  []int  // the numbers of the processes that SIGKILL ended
 	readies []time.Duration
 }
 
 func newFleet(w *world, plan *epochPlan, dir string) (*fleet, error) {
 	f := &fleet{world: w, plan: plan, dir: dir}
+	if err := os.MkdirAll(filepath.Join(w.dir, logDir), 0o755); err != nil {
+		return nil, err
+	}
 	for i := range plan.Managers {
 		s := &slot{no: i, history: filepath.Join(dir, fmt.Sprintf("history-%d.jsonl", i)), proxies: make(map[string]*wireproxy.Proxy)}
 		f.slots = append(f.slots, s)
@@ -89,7 +95,7 @@ func (f *fleet) supervise(s *slot) {
 		killed, err := p.fate()
 		s.mu.Lock()
 		if killed {
-			s.kills++
+			s.killed = append(s.killed, p.number)
 		}
 		if p.readyIn > 0 {
 			s.readies = append(s.readies, p.readyIn)
@@ -128,7 +134,7 @@ func (f *fleet) startIn(s *slot) (*process, error) {
 func (f *fleet) childConfig(s *slot, number int) childConfig {
 	rng := seeded(f.plan.Run, f.plan.Epoch, 1<<8|uint64(number)&0xff)
 	cfg := childConfig{
-		Process: number * 100, Clients: f.plan.Clients, Seed: rng.Uint64(),
+		Process: processNumber(number, s.no), Clients: f.plan.Clients, Seed: rng.Uint64(),
 		History: s.history, Accounts: f.plan.Accounts, Keys: f.plan.keys(), Value: int64(number) * valuesEach,
 		Grace:        []time.Duration{-1, 100 * time.Millisecond, time.Second, 5 * time.Second}[rng.IntN(4)],
 		RecoverEvery: []time.Duration{100 * time.Millisecond, time.Second}[rng.IntN(2)],
@@ -154,12 +160,27 @@ func (f *fleet) childConfig(s *slot, number int) childConfig {
 	case "sql":
 		cfg.Register = "pgx=" + s.through(f.world.register)
 	case "file":
-		cfg.Register = "file:" + filepath.Join(f.world.dir, "log")
+		cfg.Register = "file:" + fileLog(f.world.dir, s.no)
 	default:
 		cfg.Register = "home"
 	}
 	return cfg
 }
+
+// logDir is where in the world's directory the file logs are: one of each manager, for
+// a log has one owner. So they are clusters of their own, which leave each other's
+// branches alone.
+const logDir = "log"
+
+func fileLog(dir string, slot int) string { return filepath.Join(dir, logDir, strconv.Itoa(slot)) }
+
+// processNumber is the number in the history of a process's first client. It tells the
+// process, and the slot that it ran in.
+func processNumber(number, slot int) int { return number*1000 + slot*100 }
+
+func numberOf(process int) int { return process / 1000 }
+
+func slotOf(process int) int { return process / 100 % 10 }
 
 // lifeMax is the managers' Config.LifeMax. Records that a dead process left stay
 // longer than any epoch, so that its outcomes can be asked for.
@@ -228,30 +249,56 @@ func (f *fleet) clear() {
 	}
 }
 
+// knowing lists the processes up that share a register with the process of this number
+// in the history.
+func (f *fleet) knowing(number int) []*process {
+	if f.plan.Register != "file" {
+		return f.up()
+	}
+	if p := f.slots[slotOf(number)].process(); p.up() {
+		return []*process{p}
+	}
+	return nil
+}
+
+// managed reports whether the branches of any manager have one that recovers them.
+func (f *fleet) managed() bool {
+	up := len(f.up())
+	if f.plan.Register == "file" {
+		return up == len(f.slots)
+	}
+	return up > 0
+}
+
 // awaitReady waits until every slot's process has opened its Manager.
 func (f *fleet) awaitReady(ctx context.Context) error {
 	for _, s := range f.slots {
-		for {
-			p := s.process()
-			if p != nil {
-				select {
-				case <-p.ready:
-				case <-p.ended:
-				case <-ctx.Done():
-					return fmt.Errorf("manager %d is not ready: %w", s.no, context.Cause(ctx))
-				}
-			}
-			if p.up() {
-				break
-			}
-			select {
-			case <-time.After(5 * time.Millisecond): // the next process is about to start
-			case <-ctx.Done():
-				return fmt.Errorf("manager %d is not ready: %w", s.no, context.Cause(ctx))
-			}
+		if !s.await(ctx, func(p *process) <-chan struct{} { return p.ready }) {
+			return fmt.Errorf("manager %d is not ready: %w", s.no, context.Cause(ctx))
 		}
 	}
 	return nil
+}
+
+// await waits until the slot's process, or one after it, has come so far, and reports
+// whether it did before ctx ended.
+func (s *slot) await(ctx context.Context, far func(*process) <-chan struct{}) bool {
+	for {
+		if p := s.process(); p != nil {
+			select {
+			case <-far(p):
+				if p.up() {
+					return true
+				}
+			case <-p.ended:
+			case <-ctx.Done():
+				return false
+			}
+		}
+		if !sleep(ctx, 5*time.Millisecond) { // the next process is about to start
+			return false
+		}
+	}
 }
 
 // pause has the load of all processes end, and reports who did not.
@@ -342,13 +389,13 @@ func (f *fleet) abandon() {
 	}
 }
 
-// kills counts the processes that ended by SIGKILL.
-func (f *fleet) kills() int {
-	n := 0
+// killed lists the numbers of the processes that ended by SIGKILL.
+func (f *fleet) killed() []int {
+	var out []int
 	for _, s := range f.slots {
 		s.mu.Lock()
-		n += s.kills
+		out = append(out, s.killed...)
 		s.mu.Unlock()
 	}
-	return n
+	return out
 }

@@ -56,10 +56,10 @@ func (h *health) up(db string) {
 // lookEvery is the pause between two looks at all databases.
 const lookEvery = 500 * time.Millisecond
 
-// watch looks until ctx ends. managers tells how many managers are up.
-func (h *health) watch(ctx context.Context, managers func() int) {
+// watch looks until ctx ends. managed tells whether all branches have a manager.
+func (h *health) watch(ctx context.Context, managed func() bool) {
 	for sleep(ctx, lookEvery) {
-		h.look(ctx, managers() > 0)
+		h.look(ctx, managed())
 	}
 }
 

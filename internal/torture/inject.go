@@ -81,10 +81,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (in *injector) carryOut(ctx context.Context, f fault) {
 	s := in.fleet.slots[f.Manager]
 	switch f.Kind {
-	case faultKill:
-		s.kill("")
-	case faultMine:
-		s.kill(mine(f))
+	case faultKill, faultMine:
+		in.kill(ctx, f)
 	case faultFreeze:
 		in.freeze(ctx, s, f.For)
 	case faultServer:
@@ -110,7 +108,52 @@ func (in *injector) carryOut(ctx context.Context, f fault) {
 	}
 }
 
+// kill ends a process that has begun a transaction, if the kill is not a blind one, or
+// the process has not come so far in a while. Where another fault lasts, it goes to the
+// next manager.
+func (in *injector) kill(ctx context.Context, f fault) {
+	s := in.spare(f.Manager)
+	if s == nil {
+		return
+	}
+	defer s.hit.Unlock()
+	if !f.Blind {
+		within, cancel := context.WithTimeout(ctx, begunTime)
+		defer cancel()
+		if s.await(within, func(p *process) <-chan struct{} { return p.begun }) {
+			sleep(ctx, f.For)
+		}
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	p := s.process()
+	s.kill(mine(f))
+	if p != nil {
+		<-p.ended
+	}
+}
+
+// begunTime is how long a kill waits for a process to begin a transaction: while its
+// databases are down, it may not.
+const begunTime = time.Second
+
+// spare finds a mortal manager that no fault holds, and holds it.
+func (in *injector) spare(first int) *slot {
+	mortal := in.fleet.plan.mortal()
+	for i := range mortal {
+		if s := in.fleet.slots[(first+i)%mortal]; s.hit.TryLock() {
+			return s
+		}
+	}
+	return nil
+}
+
 func (in *injector) freeze(ctx context.Context, s *slot, d time.Duration) {
+	if !s.hit.TryLock() {
+		return
+	}
+	defer s.hit.Unlock()
 	p := s.process()
 	if p == nil {
 		return
@@ -170,5 +213,11 @@ func (in *injector) statement(ctx context.Context, s *slot, f fault) {
 // ruleTime is how long a rule waits for its statement.
 const ruleTime = 3 * time.Second
 
-// mine is the environment's way to say where a process kills itself.
-func mine(f fault) string { return fmt.Sprintf("%s:%d:kill", f.Point, f.Nth) }
+// mine is the environment's way to say where a process kills itself; empty of a plain
+// kill.
+func mine(f fault) string {
+	if f.Kind != faultMine {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d:kill", f.Point, f.Nth)
+}

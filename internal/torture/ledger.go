@@ -22,9 +22,16 @@ type ledger struct {
 	events []history.Event
 	phases map[history.Phase]int
 	open   map[[2]int]string // gid of an operation without an answer
+	begun  map[int]bool      // the processes that began a transaction, by their numbers
 	told   map[string]history.Answer
-	recent []string
+	recent []asked
 	finals map[string]history.Answer // what any manager said about a transaction
+}
+
+// asked is a transaction that one may ask for, and who began it.
+type asked struct {
+	gid     string
+	process int // its number in the history
 }
 
 // recentMax is among how many of the latest transactions the polled ones are
@@ -38,7 +45,7 @@ func newLedger(f *fleet, pollPath string, failed func(string, ...any)) (*ledger,
 	}
 	l := &ledger{
 		fleet: f, failed: failed, polls: polls,
-		phases: make(map[history.Phase]int), open: make(map[[2]int]string),
+		phases: make(map[history.Phase]int), open: make(map[[2]int]string), begun: make(map[int]bool),
 		told: make(map[string]history.Answer), finals: make(map[string]history.Answer),
 	}
 	for _, s := range f.slots {
@@ -75,11 +82,12 @@ func (l *ledger) note(e history.Event) {
 	id := [2]int{e.Process, e.Op}
 	if e.Phase == history.Invoke {
 		l.open[id] = e.GID
+		l.begun[numberOf(e.Process)] = true
 		if e.Kind == history.Transfer {
 			if len(l.recent) >= recentMax {
 				l.recent = l.recent[recentMax/2:]
 			}
-			l.recent = append(l.recent, e.GID)
+			l.recent = append(l.recent, asked{e.GID, e.Process})
 		}
 		return
 	}
@@ -132,18 +140,21 @@ const pollEvery = 50 * time.Millisecond
 func (l *ledger) poll(ctx context.Context, process int, rng *rand.Rand) {
 	for n := 1; sleep(ctx, pollEvery); n++ {
 		l.mu.Lock()
-		gid := ""
+		var one asked
 		if len(l.recent) > 0 {
-			gid = l.recent[rng.IntN(len(l.recent))]
+			one = l.recent[rng.IntN(len(l.recent))]
 		}
 		l.mu.Unlock()
-		up := l.fleet.up()
-		if gid == "" || len(up) == 0 {
+		if one.gid == "" {
 			continue
 		}
-		e := history.Event{Process: process, Op: n, GID: gid, Kind: history.Lookup, Phase: history.Invoke}
+		up := l.fleet.knowing(one.process)
+		if len(up) == 0 {
+			continue
+		}
+		e := history.Event{Process: process, Op: n, GID: one.gid, Kind: history.Lookup, Phase: history.Invoke}
 		l.record(e)
-		e.Phase, e.Answer = l.ask(up[rng.IntN(len(up))], gid)
+		e.Phase, e.Answer = l.ask(up[rng.IntN(len(up))], one.gid)
 		l.record(e)
 	}
 }
@@ -169,14 +180,35 @@ func (l *ledger) ask(p *process, gid string) (history.Phase, history.Answer) {
 }
 
 // unanswered lists the transactions whose clients were told neither.
-func (l *ledger) unanswered() []string {
+func (l *ledger) unanswered() []asked {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var out []string
-	for _, gid := range l.open {
-		out = append(out, gid)
+	var out []asked
+	for id, gid := range l.open {
+		out = append(out, asked{gid, id[0]})
 	}
 	return out
+}
+
+// midway counts those of the dead processes that had begun a transaction, and those
+// that had one under way when they died.
+func (l *ledger) midway(dead []int) (begun, underway int) {
+	l.read()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	open := make(map[int]bool)
+	for id := range l.open {
+		open[numberOf(id[0])] = true
+	}
+	for _, number := range dead {
+		if l.begun[number] {
+			begun++
+		}
+		if open[number] {
+			underway++
+		}
+	}
+	return begun, underway
 }
 
 // A count is how many transactions ended how.

@@ -23,16 +23,13 @@ const (
 	faultSession   faultKind = "session"   // an administrator ends sessions
 )
 
-// pauseManagers is for how many managers the pauses of the faults of processes are.
-const pauseManagers = 3
-
 // faultKinds are all of them, with the mean pause between two faults of the kind
 // while it is on.
 var faultKinds = []struct {
 	kind  faultKind
 	pause time.Duration
 }{
-	{faultKill, 300 * time.Millisecond},
+	{faultKill, 125 * time.Millisecond},
 	{faultMine, 500 * time.Millisecond},
 	{faultFreeze, 3 * time.Second},
 	{faultServer, 8 * time.Second},
@@ -49,7 +46,8 @@ type fault struct {
 	Kind    faultKind
 	Manager int           `json:",omitempty"`
 	DB      string        `json:",omitempty"`
-	For     time.Duration `json:",omitempty"`
+	For     time.Duration `json:",omitempty"` // of a kill: since the process began its first transaction
+	Blind   bool          `json:",omitempty"` // of a kill: at once, whatever the process has come to
 
 	Point string `json:",omitempty"` // of a mine
 	Nth   int    `json:",omitempty"` // of a mine, or of a statement
@@ -65,6 +63,7 @@ type epochPlan struct {
 	Register  string // "home", "sql" or "file"
 	Databases []string
 	Managers  int
+	Spared    int // so many of them, the last ones, are not killed by the schedule
 	Clients   int // of each manager
 	Accounts  int
 	Length    time.Duration // of the time under faults
@@ -90,24 +89,18 @@ func seeded(run uint64, epoch int, purpose uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(run, uint64(epoch)<<16|purpose))
 }
 
-// drawFaults fills in the swarm and the schedule. Every kind is on with p = 1/2;
-// kills of managers, which cost least and find most, with p = 7/8.
+// drawFaults fills in the swarm and the schedule. Every kind is on with p = 1/2, but
+// kills of managers, which cost least and find most, always: that one manager is
+// spared shows what their absence would.
 func (e *epochPlan) drawFaults(mines bool) {
 	rng := seeded(e.Run, e.Epoch, 1)
 	for _, k := range faultKinds {
-		on := rng.IntN(2) == 0
-		if k.kind == faultKill {
-			on = rng.IntN(8) > 0
-		}
+		on := rng.IntN(2) == 0 || k.kind == faultKill
 		if !on || k.kind == faultMine && !mines {
 			continue
 		}
 		e.Kinds = append(e.Kinds, k.kind)
-		pause := k.pause
-		if k.kind == faultKill || k.kind == faultMine || k.kind == faultFreeze {
-			pause = pause * pauseManagers / time.Duration(e.Managers)
-		}
-		for at := exponential(rng, pause); at < e.Length; at += exponential(rng, pause) {
+		for at := exponential(rng, k.pause); at < e.Length; at += exponential(rng, k.pause) {
 			if f, ok := e.drawFault(rng, k.kind); ok {
 				f.At = at.Round(time.Millisecond)
 				e.Faults = append(e.Faults, f)
@@ -129,10 +122,12 @@ func (e *epochPlan) drawFault(rng *rand.Rand, kind faultKind) (fault, bool) {
 	}
 	switch kind {
 	case faultKill:
-		f.DB = ""
+		f.DB, f.Manager = "", rng.IntN(e.mortal())
+		f.For, f.Blind = between(rng, 0, 100*time.Millisecond), rng.IntN(16) == 0
 	case faultMine:
 		all := faultpoint.Points()
-		f.DB, f.Point, f.Nth = "", all[rng.IntN(len(all))].Name, 1+rng.IntN(40)
+		f.DB, f.Manager = "", rng.IntN(e.mortal())
+		f.Point, f.Nth = all[rng.IntN(len(all))].Name, 1+rng.IntN(12) // of a life of a dozen transactions
 	case faultFreeze:
 		f.DB, f.For = "", between(rng, 100*time.Millisecond, 8*time.Second)
 	case faultServer:
@@ -153,6 +148,9 @@ func (e *epochPlan) drawFault(rng *rand.Rand, kind faultKind) (fault, bool) {
 	}
 	return f, kind == faultKill || kind == faultMine || kind == faultFreeze || f.DB != ""
 }
+
+// mortal is how many managers the schedule may kill.
+func (e *epochPlan) mortal() int { return e.Managers - e.Spared }
 
 // between draws with more weight on the short.
 func between(rng *rand.Rand, low, high time.Duration) time.Duration {

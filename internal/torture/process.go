@@ -20,8 +20,9 @@ type process struct {
 	number int // among all of the run
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
-	begun  time.Time
+	born   time.Time
 	ready  chan struct{} // closed when Manager.Open has returned
+	begun  chan struct{} // closed when its first transaction has begun
 	ended  chan struct{} // closed when the process has been reaped
 	idle   chan struct{} // one token for each answer to "pause"
 	other  chan string   // answers to "recover", "do" and "close"
@@ -37,8 +38,8 @@ type process struct {
 // startProcess runs the child's program. said hears what the child says unasked.
 func startProcess(command []string, env []string, logTo *os.File, cfg childConfig, slot, number int, said func(p *process, kind, rest string)) (*process, error) {
 	p := &process{
-		slot: slot, number: number, begun: time.Now(), onSaid: said,
-		ready: make(chan struct{}), ended: make(chan struct{}),
+		slot: slot, number: number, born: time.Now(), onSaid: said,
+		ready: make(chan struct{}), begun: make(chan struct{}), ended: make(chan struct{}),
 		idle: make(chan struct{}, 16), other: make(chan string, 16),
 		asked: make(map[string][]chan string),
 	}
@@ -82,9 +83,11 @@ func (p *process) heard(kind, rest string) {
 	switch kind {
 	case "ready":
 		p.mu.Lock()
-		p.readyIn = time.Since(p.begun)
+		p.readyIn = time.Since(p.born)
 		p.mu.Unlock()
 		close(p.ready)
+	case "begun":
+		close(p.begun)
 	case "idle":
 		p.idle <- struct{}{}
 	case "recovered", "did", "closed":

@@ -19,22 +19,31 @@ type epochSample struct {
 	before, under, after float64 // committed transactions a second
 	settled              time.Duration
 	oldest               time.Duration
-	faulted              time.Duration
 	kills                int
+	begun, underway      int // of the killed: had begun a transaction, had one under way
 	freezes, servers     int64
 	statements, broken   int64
 	cuts                 int64
 	blackholes, sessions int64
 	readies              []time.Duration
+
+	starting, calm, faulted, healing, checking time.Duration // the phases
 }
+
+// cycles counts kills that somebody had to recover from: of processes that had begun
+// a transaction, and of databases. After each, a process opened its Manager, or the
+// database was restarted, and recovery left nothing in doubt: the epoch would have
+// failed otherwise.
+func (s *epochSample) cycles() int { return s.begun + int(s.servers) }
 
 func (s *epochSample) note(e *epochRun, before, under, after float64, settled time.Duration) {
 	s.epoch, s.register, s.kinds = e.plan.Epoch, e.plan.Register, e.plan.Kinds
 	s.count = e.ledger.count()
 	s.before, s.under, s.after, s.settled = before, under, after, settled
 	_, s.oldest = e.health.numbers()
-	s.faulted = e.plan.Length
-	s.kills = e.fleet.kills()
+	killed := e.fleet.killed()
+	s.kills = len(killed)
+	s.begun, s.underway = e.ledger.midway(killed)
 	s.freezes, s.servers = e.tally.freezes.Load(), e.tally.serverKills.Load()
 	s.statements, s.broken, s.cuts = e.tally.statements.Load(), e.tally.broken.Load(), e.tally.cuts.Load()
 	s.blackholes, s.sessions = e.tally.blackholes.Load(), e.tally.sessions.Load()
@@ -66,13 +75,16 @@ func (r *report) add(s epochSample) {
 	for i, k := range s.kinds {
 		kinds[i] = string(k)
 	}
-	r.printf("epoch %d %s [%s]: %.0f tx/s before, %.0f under faults, %.0f after; final %v after the heal; oldest in doubt %v; %d kills; Open took %v (median)",
+	r.printf("epoch %d %s [%s]: %.0f tx/s before, %.0f under faults, %.0f after; final %v after the heal; oldest in doubt %v; %d kills, %d cycles (%.1f/s under faults); Open took %v (median); started %v, calm %v, faults %v, healed %v, checked %v",
 		s.epoch, s.register, strings.Join(kinds, " "), s.before, s.under, s.after,
-		s.settled.Round(10*time.Millisecond), s.oldest.Round(10*time.Millisecond), s.kills, median(s.readies).Round(time.Millisecond))
+		s.settled.Round(10*time.Millisecond), s.oldest.Round(10*time.Millisecond), s.kills, s.cycles(), float64(s.cycles())/s.faulted.Seconds(), median(s.readies).Round(time.Millisecond),
+		tenth(s.starting), tenth(s.calm), tenth(s.faulted), tenth(s.healing), tenth(s.checking))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.samples = append(r.samples, s)
 }
+
+func tenth(d time.Duration) time.Duration { return d.Round(100 * time.Millisecond) }
 
 func median(all []time.Duration) time.Duration {
 	if len(all) == 0 {
@@ -93,8 +105,14 @@ func (r *report) sum() epochSample {
 		t.count.pending += s.count.pending
 		t.count.rolledBack += s.count.rolledBack
 		t.count.unknown += s.count.unknown
+		t.starting += s.starting
+		t.calm += s.calm
 		t.faulted += s.faulted
+		t.healing += s.healing
+		t.checking += s.checking
 		t.kills += s.kills
+		t.begun += s.begun
+		t.underway += s.underway
 		t.freezes += s.freezes
 		t.servers += s.servers
 		t.statements += s.statements
@@ -120,13 +138,16 @@ func (r *report) table(took time.Duration) {
 		return fmt.Sprintf("%d (%.2f/s under faults)", n, float64(n)/max(t.faulted.Seconds(), 1))
 	}
 	for _, row := range [][2]string{
-		{"duration", fmt.Sprintf("%v, of which under faults %v, %d epochs", took.Round(time.Second), t.faulted, len(r.samples))},
+		{"duration", fmt.Sprintf("%v, %d epochs", took.Round(time.Second), len(r.samples))},
+		{"  of which", fmt.Sprintf("under faults %v, starts %v, calm %v, heals %v, checks %v",
+			tenth(t.faulted), tenth(t.starting), tenth(t.calm), tenth(t.healing), tenth(t.checking))},
 		{"transactions", fmt.Sprint(t.count.all())},
 		{"committed", fmt.Sprint(t.count.committed())},
 		{"  of which pending", fmt.Sprint(t.count.pending)},
 		{"rolled back", fmt.Sprint(t.count.rolledBack)},
 		{"unknown", fmt.Sprint(t.count.unknown)},
 		{"process kills", perSecond(int64(t.kills))},
+		{"  with a tx begun", fmt.Sprintf("%d, of which %d with one under way", t.begun, t.underway)},
 		{"server kills", perSecond(t.servers)},
 		{"freezes", perSecond(t.freezes)},
 		{"statements hit", perSecond(t.statements)},
@@ -134,7 +155,8 @@ func (r *report) table(took time.Duration) {
 		{"connections cut", perSecond(t.cuts)},
 		{"black holes", perSecond(t.blackholes)},
 		{"sessions ended", perSecond(t.sessions)},
-		{"kill-and-recover cycles", perSecond(int64(t.kills) + t.broken + t.servers)},
+		{"kill-and-recover cycles", fmt.Sprintf("%d (%.2f/s over all, %.2f/s under faults)",
+			t.cycles(), float64(t.cycles())/took.Seconds(), float64(t.cycles())/max(t.faulted.Seconds(), 1))},
 		{"load", fmt.Sprintf("%.0f commits/s before, %.0f (%.0f %%) under faults, %.0f (%.0f %%) after",
 			t.before, t.under, percent(t.under, t.before), t.after, percent(t.after, t.before))},
 		{"final after heal", fmt.Sprintf("%v at most", t.settled.Round(10*time.Millisecond))},
@@ -154,8 +176,11 @@ func percent(part, whole float64) float64 {
 }
 
 // enough says whether the run did so much that finding nothing means something.
-func (r *report) enough(o Options) error {
+func (r *report) enough(o Options, took time.Duration) error {
 	t := r.sum()
+	if rate := float64(t.cycles()) / took.Seconds(); rate < o.MinCycles {
+		return fmt.Errorf("%w: %.1f kill-and-recover cycles a second over the whole run (want %.1f)", ErrTooLittle, rate, o.MinCycles)
+	}
 	if t.before < o.MinLoad || t.under < o.LoadUnder*t.before {
 		return fmt.Errorf("%w: %.0f tx/s before the faults (want %.0f), %.0f under them (want %.0f)", ErrTooLittle, t.before, o.MinLoad, t.under, o.LoadUnder*t.before)
 	}

@@ -25,7 +25,7 @@ func TestRandom(t *testing.T) {
 		seed = strconv.FormatInt(time.Now().UnixNano()%1e9, 10)
 	}
 	cmd := exec.Command(binary(t), "random", "-seed", seed, "-register", "all",
-		"-epochs", "3", "-epoch", "15s", "-calm", "2s", "-min-load", "20", "-min-under", "0.05",
+		"-epochs", "3", "-epoch", "15s", "-calm", "2s", "-min-load", "20", "-min-under", "0.05", "-min-cycles", "1",
 		"-dir", filepath.Join(os.TempDir(), "troth-torture-"+seed)) // kept if it fails
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

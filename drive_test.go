@@ -299,6 +299,83 @@ func TestAbortHeardTooLateIsNotBelieved(t *testing.T) {
 	})
 }
 
+// crashingHome is a branch whose server crashes as it commits: the answer is lost, and
+// the branch is prepared when the server is back.
+type crashingHome struct{ *memBranch }
+
+func (b crashingHome) CommitDeciding(context.Context, Decision) (Outcome, error) {
+	x, err := b.cfg.XID()
+	b.rm.mu.Lock()
+	defer b.rm.mu.Unlock()
+	b.rm.prepared[x.String()] = x
+	return Undecided, errors.Join(err, errors.New("eof"))
+}
+
+// A home that a crash brought back as prepared holds the record: whoever asks for the
+// decision while it is there waits for it for ever, so it is committed first. What
+// others left beside it is not touched (R7).
+func TestHomeThatCameBackIsCommittedByItsCoordinator(t *testing.T) {
+	t.Parallel()
+	down := errors.New("connection refused")
+	for _, c := range []struct {
+		name     string
+		upset    func(home *returningRM)
+		finishes int // of the home
+		want     error
+		atOnce   bool
+	}{
+		{"at once", func(*returningRM) {}, 1, nil, true},
+		{"the list fails", func(h *returningRM) { h.failOn("recover", failure{err: down, times: 1}) }, 1, nil, false},
+		{"the question fails", func(h *returningRM) { h.err = down }, 1, nil, false},
+		{"the end fails", func(h *returningRM) { h.failOn("finish commit", failure{err: down, times: 1}) }, 2, nil, false},
+		{"recovery was first", func(h *returningRM) { h.failOn("finish commit", failure{err: ErrNoEvidence, after: true, times: 1}) }, 1, nil, true},
+		{"it is not back", func(h *returningRM) { h.back = nil }, 0, ErrRolledBack, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var home *returningRM
+			s := setup(t, func(cfg *Config, s *bundle) {
+				s.a.can |= OnePhaseReturns
+				home = &returningRM{hookRM: &hookRM{memRM: s.a, reg: &hookReg{
+					memRegister: s.a.tab,
+					decide: func(ctx context.Context, d Decision) (Outcome, error) {
+						if home.back != nil && s.a.inDoubt() > 0 {
+							t.Errorf("%s: asked while the home holds the record", c.name)
+						}
+						return s.a.tab.Decide(ctx, d)
+					},
+				}}}
+				cfg.Resources[0], cfg.NoRecovery = home, true
+			})
+			shop := XID{GID: NewGID("shop", time.Now()), Place: s.a.place(), Branch: 1}
+			home.begin = func(_ context.Context, cfg BranchConfig) (Branch, error) {
+				home.back = []GID{shop.GID, cfg.GID}
+				c.upset(home)
+				_, err := cfg.XID() // its name says that it is the home
+				return crashingHome{&memBranch{rm: s.a, cfg: cfg}}, err
+			}
+			home.recover = func(ctx context.Context) ([]Prepared, error) {
+				own, err := s.a.Recover(ctx)
+				return append([]Prepared{{Native: "foreign"}, {XID: shop, Ours: true, Native: shop.String()}}, own...), err
+			}
+			start := time.Now()
+			err := s.m.Run(t.Context(), func(ctx context.Context, tx *Tx) error {
+				_, err := tx.Enlist(ctx, home)
+				return errors.Join(err, s.b.work(ctx, tx))
+			})
+			if !errors.Is(err, c.want) {
+				t.Errorf("%s: error %v, want %v", c.name, err, c.want)
+			}
+			if took := time.Since(start); (took == 0) != c.atOnce {
+				t.Errorf("%s: after %v", c.name, took)
+			}
+			_ = s.m.Close(context.Background())
+			if n := strings.Count(s.log.String(), "athos finish"); n != c.finishes {
+				t.Errorf("%s: calls %s", c.name, s.log)
+			}
+		})
+	}
+}
+
 // A reader whose end is not acknowledged may have read what does not hold together.
 func TestFailedReleaseOfReaders(t *testing.T) {
 	t.Parallel()

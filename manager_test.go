@@ -3,6 +3,7 @@ package troth
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -657,27 +658,41 @@ func TestResolve(t *testing.T) {
 	wantErr(t, second(s.m.Resolve(t.Context(), x.GID, Committed, false)), ErrNoRecord)
 }
 
-// returningRM is a resource whose server brought a one-phase commit back as
-// prepared.
+// returningRM is a resource whose server brought one-phase commits back as prepared,
+// with their records in them.
 type returningRM struct {
-	*memRM
-	gid GID
+	*hookRM
+	back []GID
+	err  error // what Returned answers first
 }
 
-func (r *returningRM) Returned(_ context.Context, gid GID) (bool, error) { return gid == r.gid, nil }
+func (r *returningRM) Returned(_ context.Context, gid GID) (bool, error) {
+	err := r.err
+	r.err = nil
+	return slices.Contains(r.back, gid), err
+}
+
+func (r *returningRM) Finish(ctx context.Context, x XID, o Outcome, evidence string) error {
+	err := r.hookRM.Finish(ctx, x, o, evidence)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done[x.String()] == Committed {
+		r.tab.decided(x.GID, Committed)
+	}
+	return err
+}
 
 // What people are told of a home that came back is what recovery does with it: its
 // record is in it, so it will commit, and nobody can have it rolled back.
 func TestResolveAHomeThatCameBack(t *testing.T) {
 	t.Parallel()
-	var home *returningRM
+	gid := NewGID("bank", time.Now())
 	s := setup(t, func(cfg *Config, s *bundle) {
 		s.a.can |= OnePhaseReturns
-		home = &returningRM{memRM: s.a, gid: NewGID("bank", time.Now())}
-		cfg.Resources = []Resource{home, s.b}
+		cfg.Resources[0] = &returningRM{hookRM: &hookRM{memRM: s.a}, back: []GID{gid}}
 		cfg.NoRecovery = true
 	})
-	x := XID{GID: home.gid, Place: Place{Resource: "athos", Identity: s.a.tab.id}, Branch: 1}
+	x := XID{GID: gid, Place: Place{Resource: "athos", Identity: s.a.tab.id}, Branch: 1}
 	s.a.prepared[x.String()] = x
 	list, err := s.m.InDoubt(t.Context())
 	if err != nil || len(list) != 1 || list[0].Evidence.Decision != Committed {

@@ -307,6 +307,49 @@ func TestPassIsFresh(t *testing.T) {
 	})
 }
 
+// A home that came back prepared is committed, for its record is in it; but only if
+// it is one: else what nobody decided is rolled back as ever.
+func TestPassCommitsAHomeThatCameBack(t *testing.T) {
+	t.Parallel()
+	const all = CanPrepare | CanDecide | OnePhaseReturns
+	silent := errors.New("connection reset")
+	for _, c := range []struct {
+		name  string
+		can   Capability
+		back  bool  // its server says that it is the home, come back
+		err   error // or does not answer
+		away  bool  // its decision is recorded elsewhere
+		ended Outcome
+	}{
+		{"came back", all, true, nil, false, Committed},
+		{"nobody knows", all, true, silent, false, Undecided},
+		{"voted, and is no home", all, false, nil, false, Aborted},
+		{"its home is another", all, true, nil, true, Aborted},
+		{"a server that brings nothing back", CanPrepare | CanDecide, true, nil, false, Aborted},
+		{"no table of its own", CanPrepare | OnePhaseReturns, true, nil, true, Aborted},
+	} {
+		var home *returningRM
+		s := setup(t, func(cfg *Config, s *bundle) {
+			s.a.can = c.can
+			home = &returningRM{hookRM: &hookRM{memRM: s.a}, err: c.err}
+			cfg.Resources[0], cfg.NoRecovery = home, true
+		})
+		gid := NewGID("bank", time.Now())
+		if c.back {
+			home.back = []GID{gid}
+		}
+		place := s.a.place()
+		if c.away {
+			place = s.b.place()
+		}
+		x := s.a.left(gid, place)
+		n, err := s.m.recoverPass(t.Context())
+		if got := s.a.done[x.String()]; got != c.ended || (n == 1) != (got != Undecided) || !errors.Is(err, c.err) {
+			t.Errorf("%s: %v, want %v; ended %d, error %v", c.name, got, c.ended, n, err)
+		}
+	}
+}
+
 // A resource that runs out of time while one branch is ended is left alone for this
 // pass; the others' branches are ended.
 func TestPassGivesUpOnOneSilentResource(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 )
 
 // An outage is complained of once, which takes a text that does not depend on which
@@ -41,4 +42,22 @@ func TestAnAbortOfRecoveryIsACause(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantErr(t, tx.Commit(t.Context()), ErrRolledBack, errBeaten)
+}
+
+// And it is a cause of nothing else: what is committed, and not acknowledged yet,
+// was beaten by nobody.
+func TestAPendingCommitWasNotBeaten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := setup(t, func(cfg *Config, _ *bundle) { cfg.Register = newMemRegister() })
+		down := errors.New("connection refused")
+		s.b.failOn("commit", failure{err: down})
+		s.b.failOn("finish commit", failure{err: down})
+		_, err := s.transfer(t.Context())
+		wantErr(t, err, ErrPending, down)
+		if errors.Is(err, errBeaten) {
+			t.Errorf("error %v", err)
+		}
+		_ = s.m.Close(t.Context())
+	})
 }

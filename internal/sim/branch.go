@@ -44,9 +44,14 @@ const (
 
 // ask is a call on the branch's session.
 func (b *branch) ask(ctx context.Context, op string, do func(m *model, c *conn) (any, error)) (any, error) {
+	return b.askUntil(ctx, nil, op, do)
+}
+
+// askUntil is a call that also ends with the second of two contexts.
+func (b *branch) askUntil(ctx context.Context, also <-chan struct{}, op string, do func(m *model, c *conn) (any, error)) (any, error) {
 	p, c := b.r.p, b.conn
 	return p.ask(ctx, &call{
-		to: b.r.s, sess: c.session, key: key{op: op, tx: b.plan.no, branch: b.cfg.Branch},
+		to: b.r.s, sess: c.session, also: also, key: key{op: op, tx: b.plan.no, branch: b.cfg.Branch},
 		do: func() (any, error) {
 			c.open(p)
 			if c.ended {
@@ -59,25 +64,16 @@ func (b *branch) ask(ctx context.Context, op string, do func(m *model, c *conn) 
 
 // work is what a program does through a handle.
 func (b *branch) work(ctx context.Context, l leg) error {
-	ctx, cancel := both(ctx, b.cfg.Context)
-	defer cancel()
 	b.mu.Lock()
 	b.wrote = true
 	b.mu.Unlock()
-	_, err := b.ask(ctx, "work", func(m *model, c *conn) (any, error) { return nil, m.work(c, b.plan, l) })
+	_, err := b.askUntil(ctx, b.cfg.Context.Done(), "work", func(m *model, c *conn) (any, error) { return nil, m.work(c, b.plan, l) })
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err != nil && b.failed == nil {
 		b.failed = err // R9
 	}
 	return err
-}
-
-// both ends with the first of two contexts.
-func both(ctx, other context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(other, cancel)
-	return ctx, func() { stop(); cancel() }
 }
 
 func (b *branch) Wrote(context.Context) (bool, error) {

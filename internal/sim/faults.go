@@ -133,19 +133,19 @@ func (w *world) maybeFault() bool {
 	if w.faults >= w.cfg.faultsMax {
 		return false
 	}
-	var kinds []func() bool
-	add := func(on bool, f func() bool) {
+	var kinds []func(*world) bool
+	add := func(on bool, f func(*world) bool) {
 		if on {
 			kinds = append(kinds, f)
 		}
 	}
-	add(w.cfg.crash, w.crashOne)
-	add(w.cfg.crash, w.crashOne) // the most frequent, as in life
-	add(w.cfg.freeze, w.freezeOne)
-	add(w.cfg.kill, w.killOne)
-	add(w.cfg.partition, w.partitionOne)
-	add(w.cfg.sessions, w.endSessionOfOne)
-	if len(kinds) == 0 || !kinds[w.rng.IntN(len(kinds))]() {
+	add(w.cfg.crash, (*world).crashOne)
+	add(w.cfg.crash, (*world).crashOne) // the most frequent, as in life
+	add(w.cfg.freeze, (*world).freezeOne)
+	add(w.cfg.kill, (*world).killOne)
+	add(w.cfg.partition, (*world).partitionOne)
+	add(w.cfg.sessions, (*world).endSessionOfOne)
+	if len(kinds) == 0 || !kinds[w.rng.IntN(len(kinds))](w) {
 		return false
 	}
 	w.faults++

@@ -15,10 +15,10 @@ import (
 // measured behaviour of PostgreSQL 15 and MariaDB 10.11.
 type model struct {
 	s        *store
-	accounts map[int]int
+	accounts [accountsPerStore]int
+	locks    [accountsPerStore]*txn
 	rows     map[int]int // journal: the number of a plan -> amount
 	twice    map[int]int // how often
-	locks    map[int]*txn
 	records  map[troth.GID]*record
 	prepared []*txn
 	xacts    map[uint64]troth.Outcome
@@ -39,10 +39,12 @@ type txn struct {
 	plan    int
 	holder  *session // nil: detached, or prepared on PostgreSQL
 	failed  bool
-	amounts map[int]int // by account
+	amounts [accountsPerStore]int
+	uses    [accountsPerStore]bool // the accounts of which it has the locks
 	rows    int
 	inserts []troth.GID
 	xid     troth.XID // once prepared
+	native  string    // its text
 	at      time.Time
 	foreign bool
 	witness bool
@@ -70,10 +72,8 @@ var (
 func newModel(s *store) *model {
 	m := &model{
 		s:        s,
-		accounts: make(map[int]int),
 		rows:     make(map[int]int),
 		twice:    make(map[int]int),
-		locks:    make(map[int]*txn),
 		records:  make(map[troth.GID]*record),
 		xacts:    make(map[uint64]troth.Outcome),
 		witness:  make(map[string]witness),
@@ -94,7 +94,7 @@ const (
 func (m *model) begin(c *conn, p *plan) *txn {
 	if c.txn == nil {
 		m.nextXact++
-		c.txn = &txn{m: m, id: m.nextXact, plan: p.no, holder: c.session, amounts: make(map[int]int)}
+		c.txn = &txn{m: m, id: m.nextXact, plan: p.no, holder: c.session}
 		c.atEnd = func() { m.sessionEnded(c.txn, c.session) }
 	}
 	return c.txn
@@ -119,7 +119,7 @@ func (m *model) work(c *conn, p *plan, l leg) error {
 		t.failed = m.s.kind == kindPostgres // F11: MariaDB's transaction goes on
 		return errStatement
 	}
-	m.locks[l.account] = t
+	m.locks[l.account], t.uses[l.account] = t, true
 	t.amounts[l.account] += l.amount
 	t.rows++
 	return nil
@@ -152,7 +152,7 @@ func (m *model) prepare(c *conn, xid troth.XID) (bool, error) {
 		c.txn = nil
 		return false, nil
 	}
-	t.xid, t.at, t.witness = xid, time.Now(), m.s.kind == kindMariaDB
+	t.xid, t.native, t.at, t.witness = xid, xid.String(), time.Now(), m.s.kind == kindMariaDB
 	m.prepared = append(m.prepared, t)
 	if m.s.kind == kindPostgres {
 		t.holder, c.txn = nil, nil
@@ -192,11 +192,11 @@ func (m *model) resolve(from *session, xid troth.XID, outcome troth.Outcome) err
 
 // commit makes a transaction's work durable, its decisions with it.
 func (m *model) commit(t *txn) {
-	for a, n := range t.amounts {
-		m.accounts[a] += n
-		m.rows[t.plan] += n
-	}
 	if t.rows > 0 {
+		for a, n := range t.amounts {
+			m.accounts[a] += n
+			m.rows[t.plan] += n
+		}
 		m.twice[t.plan]++
 	}
 	for _, gid := range t.inserts {
@@ -205,7 +205,7 @@ func (m *model) commit(t *txn) {
 		m.s.w.book.decided(gid, m.records[gid].Outcome)
 	}
 	if t.witness {
-		m.witness[t.xid.String()] = witness{gid: t.xid.GID, place: t.xid.Place, at: time.Now()}
+		m.witness[t.native] = witness{gid: t.xid.GID, place: t.xid.Place, at: time.Now()}
 	}
 	m.release(t, troth.Committed)
 }
@@ -224,7 +224,7 @@ func (m *model) release(t *txn, o troth.Outcome) {
 	t.holder = nil
 	for a, holder := range m.locks {
 		if holder == t {
-			delete(m.locks, a)
+			m.locks[a] = nil
 		}
 	}
 	if m.writer == t {
@@ -251,8 +251,10 @@ func (m *model) kill(rng *rand.Rand) {
 			m.prepared = append(m.prepared, t)
 			m.xacts[t.id] = troth.Undecided
 			m.s.w.book.resurrected(m.s, t.xid)
-			for a := range t.amounts {
-				m.locks[a] = t
+			for a, used := range t.uses {
+				if used {
+					m.locks[a] = t
+				}
 			}
 		}
 	}
@@ -260,8 +262,8 @@ func (m *model) kill(rng *rand.Rand) {
 }
 
 func (m *model) free(t *txn) bool {
-	for a := range t.amounts {
-		if m.locks[a] != nil {
+	for a, used := range t.uses {
+		if used && m.locks[a] != nil {
 			return false
 		}
 	}
@@ -297,7 +299,7 @@ func (m *model) foreign() (there, all int) {
 // plant adds a branch that is none of ours.
 func (m *model) plant(xid troth.XID) {
 	m.planted++
-	m.prepared = append(m.prepared, &txn{m: m, xid: xid, foreign: true, at: time.Now()})
+	m.prepared = append(m.prepared, &txn{m: m, xid: xid, native: xid.String(), foreign: true, at: time.Now()})
 }
 
 // decide is a register's Decide: the first writer wins. A writer that has not

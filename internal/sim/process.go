@@ -26,8 +26,7 @@ type process struct {
 	opened chan struct{} // closed once mgr is set, or stays nil for good
 	mgr    *troth.Manager
 	nodes  []node
-	pools  []*sql.DB               // of the deep ones
-	told   map[*plan]troth.Outcome // what Outcome said last; guarded by the turn of its one poller
+	pools  []*sql.DB // of the deep ones
 }
 
 // startProcess starts a process in a slot, with the programs that nobody has begun
@@ -39,7 +38,7 @@ func (w *world) startProcess(slot int) {
 			incarnation++
 		}
 	}
-	p := &process{w: w, slot: slot, incarnation: incarnation, opened: make(chan struct{}), told: make(map[*plan]troth.Outcome)}
+	p := &process{w: w, slot: slot, incarnation: incarnation, opened: make(chan struct{})}
 	w.processes = append(w.processes, p)
 	w.note("start p%d.%d", slot, incarnation)
 
@@ -104,7 +103,7 @@ func (p *process) config(seed rand.Source, skew time.Duration) troth.Config {
 			p.pools = append(p.pools, d.db)
 			n = d
 		} else {
-			n = &resource{p: p, s: s, m: s.backend.(*model)}
+			n = p.resource(s)
 		}
 		p.nodes = append(p.nodes, n)
 		cfg.Resources = append(cfg.Resources, n.manager())
@@ -114,7 +113,7 @@ func (p *process) config(seed rand.Source, skew time.Duration) troth.Config {
 	case p.w.opt.Deep:
 		cfg.Register = p.deepRegister(s)
 	default:
-		cfg.Register = &register{r: &resource{p: p, s: s, m: s.backend.(*model)}}
+		cfg.Register = p.resource(s).decisions
 	}
 	return cfg
 }
@@ -246,13 +245,14 @@ func (p *process) transfer(plan *plan) {
 	default:
 		p.w.book.tells(p, plan, toldStrange, err)
 	}
-	p.poll(ctx, plan)
+	p.poll(plan)
 }
 
 // poll asks how a transaction ended, as its program would if it does not know.
-func (p *process) poll(ctx context.Context, plan *plan) {
+func (p *process) poll(plan *plan) {
 	for range plan.polls {
-		if !pause(context.WithoutCancel(ctx), plan.pollEvery) || p.dead.Load() {
+		time.Sleep(plan.pollEvery)
+		if p.dead.Load() {
 			return
 		}
 		p.askOutcome(plan)

@@ -14,9 +14,16 @@ import (
 // resource is the plain resource manager of one process over one store. It keeps
 // the contract of [troth.Resource] as the real ones do, in as few steps as they.
 type resource struct {
-	p *process
-	s *store
-	m *model
+	p         *process
+	s         *store
+	m         *model
+	decisions *register // in the store
+}
+
+func (p *process) resource(s *store) *resource {
+	r := &resource{p: p, s: s, m: s.backend.(*model)}
+	r.decisions = &register{r: r}
+	return r
 }
 
 var (
@@ -62,7 +69,7 @@ func (r *resource) Decisions() troth.Register {
 	if r.Can()&troth.CanDecide == 0 {
 		return nil
 	}
-	return &register{r: r}
+	return r.decisions
 }
 
 func (r *resource) Begin(_ context.Context, cfg troth.BranchConfig) (troth.Branch, error) {
@@ -83,14 +90,14 @@ func (r *resource) Recover(ctx context.Context) ([]troth.Prepared, error) {
 	if err != nil {
 		return nil, err
 	}
-	return slices.Clone(got.([]troth.Prepared)), nil
+	return got.([]troth.Prepared), nil
 }
 
 // list is what the database shows of its prepared branches.
 func (m *model) list() []troth.Prepared {
-	var out []troth.Prepared
+	out := make([]troth.Prepared, 0, len(m.prepared))
 	for _, t := range m.prepared {
-		p := troth.Prepared{XID: t.xid, Ours: t.xid.Place != (troth.Place{}), Native: t.xid.String()}
+		p := troth.Prepared{XID: t.xid, Ours: t.xid.Place != (troth.Place{}), Native: t.native}
 		if m.s.kind == kindPostgres {
 			p.Age = max(time.Since(t.at), 1)
 		}

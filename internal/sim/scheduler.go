@@ -31,6 +31,8 @@ type call struct {
 	notBefore time.Time
 	until     time.Time     // a request that nobody waits for is lost after that; zero: it stays
 	done      chan struct{} // the answer, or the lack of one, is in err. Capacity 1
+
+	also <-chan struct{} // once it is closed, the caller waits no longer, as if its context had ended
 }
 
 type callState uint8
@@ -89,17 +91,19 @@ func (p *process) ask(ctx context.Context, c *call) (any, error) {
 	p.w.handIn(c)
 	select {
 	case <-c.done:
+		return c.answer, c.err
 	case <-ctx.Done():
-		// The scheduler decides what the process sees: it may be frozen, and then find
-		// its answer there after all.
-		p.w.handIn(&call{by: p, to: c.to, key: c.key, state: callAnswered, do: func() (any, error) { c.gaveUp = true; return nil, nil }})
-		if p.w.opt.Deep {
-			// database/sql holds a mutex meanwhile, for which the end of the same context
-			// makes another goroutine wait: so the bubble would never come to rest.
-			return nil, errLost
-		}
-		<-c.done
+	case <-c.also:
 	}
+	// The scheduler decides what the process sees: it may be frozen, and then find
+	// its answer there after all.
+	p.w.handIn(&call{by: p, to: c.to, key: c.key, state: callAnswered, do: func() (any, error) { c.gaveUp = true; return nil, nil }})
+	if p.w.opt.Deep {
+		// database/sql holds a mutex meanwhile, for which the end of the same context
+		// makes another goroutine wait: so the bubble would never come to rest.
+		return nil, errLost
+	}
+	<-c.done
 	return c.answer, c.err
 }
 
@@ -110,9 +114,8 @@ func (w *world) handIn(c *call) {
 	w.wakeUp()
 }
 
-// step lets everybody run until all wait, and then makes one thing happen.
+// step makes one thing happen, once all wait: see settle.
 func (w *world) step() {
-	w.settle()
 	if w.rough() && w.maybeFault() {
 		return
 	}
@@ -139,19 +142,20 @@ func (w *world) rough() bool {
 	return !w.healing && (w.started || !w.opt.Deep)
 }
 
-// settle takes in what the processes ask for.
+// settle lets everybody run until all wait, and takes in what they ask for.
 func (w *world) settle() {
 	synctest.Wait()
-	select {
-	case <-w.kick:
-	default:
+	if w.idle.CompareAndSwap(true, false) {
+		select {
+		case <-w.kick:
+		default:
+		}
 	}
 	w.inbox.Lock()
-	in := w.inbox.calls
-	w.inbox.calls = nil
+	w.taken, w.inbox.calls = w.inbox.calls, w.taken[:0]
 	w.inbox.Unlock()
-	slices.SortStableFunc(in, func(a, b *call) int { return a.key.compare(b.key) })
-	for _, c := range in {
+	slices.SortStableFunc(w.taken, func(a, b *call) int { return a.key.compare(b.key) })
+	for _, c := range w.taken {
 		if c.done == nil { // news about a call that came in earlier
 			_, _ = c.do()
 			continue
@@ -181,7 +185,7 @@ func (w *world) choose() *call {
 }
 
 func (w *world) canGoOn(c *call) bool {
-	if c.notBefore.After(time.Now()) {
+	if !c.notBefore.IsZero() && c.notBefore.After(time.Now()) {
 		return false
 	}
 	if c.by != nil && c.by.frozen && (!c.inKernel || c.state == callAnswered) {
@@ -213,11 +217,11 @@ func (w *world) underWay(s *session) bool {
 
 // passTime waits for whatever comes first: a timer of the Manager's, or a second.
 func (w *world) passTime() {
-	timer := time.NewTimer(time.Second)
-	defer timer.Stop()
+	w.idle.Store(true)
+	w.alarm.Reset(time.Second)
 	select {
 	case <-w.kick:
-	case <-timer.C:
+	case <-w.alarm.C:
 	}
 }
 

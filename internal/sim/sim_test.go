@@ -39,6 +39,7 @@ func TestDeep(t *testing.T) { simulate(t, true, *firstFlag, *seedsFlag/20) }
 // simulate runs seeds on all cores.
 func simulate(t *testing.T, deep bool, first, n int64) {
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // a run leaves little, and soon all of it
+	roomyStacks(t)
 	replay := "make sim SEED=%d"
 	if deep {
 		replay += " DEEP=1"

@@ -46,11 +46,14 @@ type world struct {
 	trace trace
 	began time.Time
 
-	kick  chan struct{} // a call came in. Capacity 1
+	kick  chan struct{} // a call came in while the scheduler was idle. Capacity 1
+	idle  atomic.Bool   // the scheduler waits for a kick, see passTime
+	alarm *time.Timer   // passTime's
 	inbox struct {
 		sync.Mutex
 		calls []*call
 	}
+	taken []*call // settle's, from the inbox
 	calls []*call // in flight; the scheduler's alone
 
 	here      *store // the process's own machine: where a program waits for its turn
@@ -75,6 +78,7 @@ func newWorld(o Options) *world {
 		opt:   o,
 		rng:   rand.New(rand.NewPCG(o.Seed, 0x74726f7468)),
 		kick:  make(chan struct{}, 1),
+		alarm: time.NewTimer(time.Hour),
 		cut:   make(map[link]bool),
 		began: time.Now(),
 	}
@@ -208,7 +212,8 @@ func (w *world) shutDown() {
 			w.goes(func() { p.shut() })
 		}
 	}
-	for began := time.Now(); w.goroutine.Load() > 0 && time.Since(began) < time.Minute; {
+	w.settle()
+	for began := time.Now(); w.goroutine.Load() > 0 && time.Since(began) < time.Minute; w.settle() {
 		w.step()
 	}
 	for _, p := range w.processes { // what still waits would keep the bubble from its end
@@ -216,7 +221,8 @@ func (w *world) shutDown() {
 			w.crash(p)
 		}
 	}
-	for began := time.Now(); w.goroutine.Load() > 0; {
+	w.settle()
+	for began := time.Now(); w.goroutine.Load() > 0; w.settle() {
 		w.step()
 		if time.Since(began) > time.Hour {
 			w.book.violate("I12", "", "%d goroutines of dead processes do not end", w.goroutine.Load())
@@ -237,7 +243,11 @@ func (w *world) goes(f func()) {
 	}()
 }
 
+// wakeUp tells the scheduler to look again, if it does not anyway.
 func (w *world) wakeUp() {
+	if !w.idle.Load() {
+		return
+	}
 	select {
 	case w.kick <- struct{}{}:
 	default:
@@ -264,7 +274,9 @@ func (t *trace) add(words ...uint64) {
 // note tells the trace of something that is not a call.
 func (w *world) note(format string, args ...any) {
 	w.trace.add(uint64(w.since()), uint64(len(format)))
-	w.say("-- "+format, args...)
+	if w.trace.out != nil {
+		w.say("-- "+format, args...)
+	}
 }
 
 // say writes a line of the trace.

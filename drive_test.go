@@ -155,6 +155,30 @@ func TestCancelledDuringVote(t *testing.T) {
 	})
 }
 
+// A vote that takes longer than the transaction may is a rollback, and says so: not
+// what the database made of the end of its context.
+func TestTimeoutDuringVote(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		log := &callLog{}
+		a, b := newMemRM("athos", log), &hookRM{memRM: newMemRM("porthos", log)}
+		b.begin = func(_ context.Context, c BranchConfig) (Branch, error) {
+			return slowVoter{&memBranch{rm: b.memRM, cfg: c}}, nil
+		}
+		m := openManager(t, Config{Resources: []Resource{a, b}, RecoverEvery: -1})
+		err := m.Run(t.Context(), func(ctx context.Context, tx *Tx) error {
+			first := a.work(ctx, tx)
+			_, second := tx.Enlist(ctx, b)
+			return errors.Join(first, second)
+		}, Timeout(time.Second))
+		wantErr(t, err, ErrRolledBack, ErrTimeout)
+		if !strings.Contains(err.Error(), "after 1s") || strings.Contains(log.String(), "decide") {
+			t.Errorf("error %v, calls %s", err, log)
+		}
+		_ = m.Close(context.Background())
+	})
+}
+
 // A home that is named and cannot begin its branch leaves nothing to decide in.
 func TestNamedHomeMustJoin(t *testing.T) {
 	t.Parallel()

@@ -66,6 +66,7 @@ type countingReg struct {
 	expired []time.Duration
 	expire  func(n int) (int, error)
 	forgot  int
+	full    error // what Forget fails with
 }
 
 func (r *countingReg) Committed(ctx context.Context, age time.Duration, after GID, n int) ([]Decision, error) {
@@ -77,6 +78,9 @@ func (r *countingReg) Forget(ctx context.Context, gids []GID) error {
 	r.mu.Lock()
 	r.forgot++
 	r.mu.Unlock()
+	if r.full != nil {
+		return r.full
+	}
 	return r.memRegister.Forget(ctx, gids)
 }
 
@@ -137,7 +141,13 @@ func TestUpkeepStopsAtErrors(t *testing.T) {
 	if !errors.Is(err, full) || !errors.Is(err, rows.sweeped) || len(reg.expired) != 1 || !errors.As(err, &b) || b.Resource != "aramis" || b.Op != "recover" {
 		t.Errorf("asked %d times, error %v", len(reg.expired), err)
 	}
-	reg.setErr(full) // the list fails: nothing is expired either
+	reg.full = full // what is proved cannot be forgotten: nothing is expired either
+	old := NewGID("bank", time.Now())
+	reg.recs[old] = Decision{GID: old, Outcome: Committed, At: time.Now().Add(-2 * time.Hour)}
+	if err := s.m.keepUp(t.Context()); !errors.Is(err, full) || reg.forgot != 1 || len(reg.expired) != 1 {
+		t.Errorf("forgot %d times, expired %d, error %v", reg.forgot, len(reg.expired), err)
+	}
+	reg.setErr(full) // nor if the list fails
 	if err := s.m.keepUp(t.Context()); !errors.Is(err, full) || len(reg.expired) != 1 {
 		t.Errorf("asked %d times, error %v", len(reg.expired), err)
 	}

@@ -270,6 +270,10 @@ func TestLostDecisionOfABranchThatLeavesNoRecord(t *testing.T) {
 		start := time.Now()
 		err := s.m.Run(t.Context(), s.a.work)
 		wantErr(t, err, ErrUndecided)
+		var b *BranchError
+		if !errors.As(err, &b) || b.Op != "decide" || b.XID != "" { // it never had a name
+			t.Errorf("error %+v", b)
+		}
 		if took := time.Since(start); took < 5*time.Second || took > 8*time.Second {
 			t.Errorf("the caller waited %v, and AckTimeout is 5 s", took)
 		}

@@ -265,6 +265,37 @@ func TestGraceBySight(t *testing.T) {
 	})
 }
 
+// A branch that was prepared before this process looked has spent some of its grace:
+// the background comes back for the rest of it.
+func TestRestOfTheGrace(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := setup(t, func(cfg *Config, s *bundle) {
+			cfg.RecoverEvery, cfg.Grace = time.Hour, 10*time.Second
+			b, start := &hookRM{memRM: s.b}, time.Now()
+			b.recover = func(ctx context.Context) ([]Prepared, error) {
+				list, err := s.b.Recover(ctx)
+				for i := range list {
+					list[i].Age = 8*time.Second + time.Since(start)
+				}
+				return list, err
+			}
+			cfg.Resources[1] = b
+		})
+		s.b.left(NewGID("bank", time.Now()), s.a.place())
+		s.m.nudge()
+		time.Sleep(2*time.Second - 1)
+		if synctest.Wait(); s.b.inDoubt() != 1 {
+			t.Error("ended before its grace was over")
+		}
+		time.Sleep(time.Second)
+		if synctest.Wait(); s.b.inDoubt() != 0 {
+			t.Error("left although its grace is over")
+		}
+		_ = s.m.Close(t.Context())
+	})
+}
+
 // What a pass saw is remembered for as long as passes see it, and a minute more.
 func TestSightsAreForgotten(t *testing.T) {
 	t.Parallel()

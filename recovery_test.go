@@ -3,6 +3,7 @@ package troth
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 )
@@ -20,6 +21,14 @@ func TestErrorsOfAPassReadTheSameInAnyOrder(t *testing.T) {
 		forth.fail(errors.New("database 0 is silent")) // twice is once
 		if got, want := back.err().Error(), forth.err().Error(); got != want {
 			t.Errorf("%d errors read\n%s\nin one order, and in the other\n%s", n, got, want)
+		}
+		text := forth.err().Error()
+		told, rest, more := strings.Count(text, "is silent"), 0, n > errsMax
+		if _, last, ok := strings.Cut(text, "and "); ok {
+			_, _ = fmt.Sscanf(last, "%d more errors", &rest)
+		}
+		if told != min(n, errsMax) || told+rest != n || strings.Contains(text, "more errors") != more {
+			t.Errorf("%d errors are told as\n%s", n, text)
 		}
 	}
 }

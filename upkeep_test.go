@@ -269,6 +269,32 @@ func TestUpkeepRacesWithAnother(t *testing.T) {
 	}
 }
 
+// The identity of a register is known once it is open: before that nobody asks for it,
+// neither to look up a decision nor to keep one.
+func TestNobodyAsksWhoARegisterIsBeforeItIsOpen(t *testing.T) {
+	t.Parallel()
+	down := errors.New("connection refused")
+	closed := func() *hookReg {
+		reg := &hookReg{memRegister: newMemRegister(), open: func() error { return down }}
+		reg.identity = func() string {
+			t.Error("asked")
+			return reg.id
+		}
+		return reg
+	}
+	s := setup(t, func(cfg *Config, s *bundle) {
+		cfg.Register, cfg.AllowUnreachable = closed(), true
+		s.a.failOn("open", failure{err: down})
+		cfg.Resources[0] = &hookRM{memRM: s.a, reg: closed()}
+	})
+	if _, err := s.m.Outcome(t.Context(), NewGID("bank", time.Now())); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("outcome: %v", err)
+	}
+	if _, err := s.m.Recover(t.Context()); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("recover: %v", err)
+	}
+}
+
 // What proves a commit goes once its record is gone, and not while this process
 // drives the transaction, or its register is not known or does not answer.
 func TestSweepAsksTheRegister(t *testing.T) {

@@ -19,6 +19,7 @@ type book struct {
 	violations []string
 	committed  int
 	aborted    int
+	returned   int // one-phase commits that came back prepared
 }
 
 type prepared struct {
@@ -140,6 +141,21 @@ func (b *book) resurrected(s *store, xid troth.XID) {
 			b.branches[xid.GID][i].ended = troth.Undecided
 		}
 	}
+}
+
+// cameBack: a crash made a prepared branch of a one-phase commit.
+func (b *book) cameBack(s *store, xid troth.XID) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.returned++
+	all := b.branches[xid.GID]
+	for i, br := range all {
+		if br.store == s && br.xid == xid { // not for the first time
+			all[i].ended = troth.Undecided
+			return
+		}
+	}
+	b.branches[xid.GID] = append(all, prepared{store: s, xid: xid})
 }
 
 // resolves: a prepared branch is being ended.

@@ -179,6 +179,7 @@ func (b *branch) CommitDeciding(ctx context.Context, d troth.Decision) (troth.Ou
 			m.s.w.book.decided(d.GID, troth.Committed) // its commit is all there is
 		}
 		m.commit(t)
+		m.committedInOnePhase(t, troth.XID{GID: d.GID, Place: b.foretold, Branch: b.cfg.Branch})
 		c.txn = nil
 		return nil, nil
 	}

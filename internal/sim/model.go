@@ -25,6 +25,7 @@ type model struct {
 	nextXact uint64
 	witness  map[string]witness
 	undone   []*txn // whose rollback was acknowledged, F8
+	onePhase []*txn // that committed in one phase, and may come back
 	planted  int
 	identity string
 	writer   *txn // SQLite has one
@@ -154,6 +155,7 @@ func (m *model) prepare(c *conn, xid troth.XID) (bool, error) {
 	}
 	t.xid, t.native, t.at, t.witness = xid, xid.String(), time.Now(), m.s.kind == kindMariaDB
 	m.prepared = append(m.prepared, t)
+	m.harden()
 	if m.s.kind == kindPostgres {
 		t.holder, c.txn = nil, nil
 	}
@@ -170,6 +172,12 @@ func (m *model) find(xid troth.XID) *txn {
 	return nil
 }
 
+// witnessed reports whether a branch's witness says that it committed.
+func (m *model) witnessed(xid troth.XID) bool {
+	_, ok := m.witness[xid.String()]
+	return ok
+}
+
 // resolve ends a prepared branch, from the session that prepared it or, once that
 // has ended, from any (F6: until then MariaDB says that it does not know it).
 func (m *model) resolve(from *session, xid troth.XID, outcome troth.Outcome) error {
@@ -181,6 +189,7 @@ func (m *model) resolve(from *session, xid troth.XID, outcome troth.Outcome) err
 	m.prepared = slices.DeleteFunc(m.prepared, func(o *txn) bool { return o == t })
 	if outcome == troth.Committed {
 		m.commit(t)
+		m.harden()
 		return nil
 	}
 	m.rollback(t)
@@ -244,8 +253,9 @@ func (m *model) sessionEnded(t *txn, s *session) {
 }
 
 // kill is what SIGKILL leaves: acknowledged rollbacks of MariaDB may come back
-// (F8).
+// (F8), and so may one-phase commits.
 func (m *model) kill(rng *rand.Rand) {
+	m.bringBack(rng)
 	for _, t := range m.undone {
 		if rng.IntN(3) == 0 && m.free(t) {
 			m.prepared = append(m.prepared, t)
@@ -313,6 +323,7 @@ func (m *model) decide(d troth.Decision) (troth.Outcome, error) {
 	}
 	d.At = time.Now()
 	m.records[d.GID] = &record{Decision: d}
+	m.harden()
 	if m.s.kind == kindFile {
 		m.unsynced = append(m.unsynced, d.GID)
 	} else {
@@ -372,6 +383,7 @@ func (m *model) forget(gids []troth.GID) {
 		if r := m.records[gid]; r != nil && r.by == nil && r.Outcome == troth.Committed {
 			m.s.w.book.forgets(gid)
 			delete(m.records, gid)
+			m.harden()
 		}
 	}
 }
@@ -382,6 +394,7 @@ func (m *model) expire(age time.Duration) int {
 		if r.by == nil && r.Outcome == troth.Aborted && time.Since(r.At) > age {
 			m.s.w.book.expires(gid)
 			delete(m.records, gid)
+			m.harden()
 			n++
 		}
 	}

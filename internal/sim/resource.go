@@ -56,6 +56,9 @@ func (r *resource) Can() troth.Capability {
 	if r.p.w.register == nil || can == 0 {
 		can |= troth.CanDecide
 	}
+	if r.s.binlog {
+		can |= troth.OnePhaseReturns
+	}
 	return can
 }
 
@@ -137,7 +140,13 @@ func (r *resource) Finish(ctx context.Context, xid troth.XID, outcome troth.Outc
 			}
 		}
 	}
-	err := r.tell(ctx, "finish "+outcome.String(), about(r, xid), func() error { return r.m.resolve(nil, xid, outcome) })
+	err := r.tell(ctx, "finish "+outcome.String(), about(r, xid), func() error {
+		err := r.m.resolve(nil, xid, outcome)
+		if err == nil && outcome == troth.Committed && r.s.kind == kindMariaDB && !r.m.witnessed(xid) {
+			return troth.ErrNoEvidence // a home that came back: it has a record instead
+		}
+		return err
+	})
 	if err == nil || !errors.Is(err, errUnknown) {
 		return err
 	}
@@ -151,7 +160,7 @@ func (r *resource) prove(ctx context.Context, xid troth.XID, outcome troth.Outco
 			return troth.Undecided, errors.New("sim: the branch is there: try again")
 		}
 		if r.s.kind == kindMariaDB {
-			if _, ok := r.m.witness[xid.String()]; ok {
+			if r.m.witnessed(xid) {
 				return troth.Committed, nil
 			}
 			return troth.Aborted, nil
@@ -185,6 +194,7 @@ func (r *resource) Forget(ctx context.Context, gids []troth.GID) error {
 		for id, w := range r.m.witness {
 			if slices.Contains(gids, w.gid) {
 				delete(r.m.witness, id)
+				r.m.harden()
 			}
 		}
 		return nil

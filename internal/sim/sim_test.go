@@ -44,7 +44,7 @@ func simulate(t *testing.T, deep bool, first, n int64) {
 	if deep {
 		replay += " DEEP=1"
 	}
-	var next, steps, faults, committed, aborted, failures atomic.Int64
+	var next, steps, faults, committed, aborted, returned, worlds, failures atomic.Int64
 	next.Store(first)
 	start := time.Now()
 	t.Run("seeds", func(t *testing.T) {
@@ -57,6 +57,9 @@ func simulate(t *testing.T, deep bool, first, n int64) {
 					faults.Add(int64(r.Faults))
 					committed.Add(int64(r.Committed))
 					aborted.Add(int64(r.Aborted))
+					if returned.Add(int64(r.Returned)); r.Returned > 0 {
+						worlds.Add(1)
+					}
 					if len(r.Violations) > 0 {
 						failures.Add(1)
 						t.Errorf("seed %d: %s ("+replay+")", seed, r.Violations[0], seed)
@@ -73,6 +76,6 @@ func simulate(t *testing.T, deep bool, first, n int64) {
 		}
 	})
 	took := time.Since(start)
-	t.Logf("%d seeds in %v on %d cores, %.0f a second; %d calls, %d faults, %d transactions committed, %d aborted",
-		n, took.Round(time.Millisecond), runtime.GOMAXPROCS(0), float64(n)/took.Seconds(), steps.Load(), faults.Load(), committed.Load(), aborted.Load())
+	t.Logf("%d seeds in %v on %d cores, %.0f a second; %d calls, %d faults, %d transactions committed, %d aborted, %d one-phase commits came back prepared, in %d worlds",
+		n, took.Round(time.Millisecond), runtime.GOMAXPROCS(0), float64(n)/took.Seconds(), steps.Load(), faults.Load(), committed.Load(), aborted.Load(), returned.Load(), worlds.Load())
 }

@@ -32,6 +32,7 @@ type store struct {
 	name    string
 	kind    kind
 	remote  bool // behind a network, with a server that can be killed
+	binlog  bool // a MariaDB whose one-phase commits may come back, see [troth.OnePhaseReturns]
 	up      bool
 	changed int // counts what happened to it: those that wait for locks look again
 
@@ -101,6 +102,7 @@ func (w *world) build() {
 		if w.opt.Deep {
 			s.backend = newDeep(s)
 		} else {
+			s.binlog = k == kindMariaDB && w.rng.IntN(2) == 0
 			s.backend = newModel(s)
 		}
 		w.stores = append(w.stores, s)

@@ -28,6 +28,7 @@ type Result struct {
 	Faults     int
 	Committed  int
 	Aborted    int
+	Returned   int      // one-phase commits that a crash brought back as prepared
 	Violations []string // empty if all is well
 }
 
@@ -118,7 +119,7 @@ func (w *world) run() Result {
 	w.shutDown()
 	return Result{
 		Seed: w.opt.Seed, Hash: w.trace.hash, Steps: w.trace.steps, Faults: w.faults,
-		Committed: w.book.committed, Aborted: w.book.aborted, Violations: w.book.violations,
+		Committed: w.book.committed, Aborted: w.book.aborted, Returned: w.book.returned, Violations: w.book.violations,
 	}
 }
 

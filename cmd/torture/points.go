@@ -30,7 +30,7 @@ func points(ctx context.Context, args []string) error {
 	flags.Uint64Var(&o.Seed, "seed", uint64(time.Now().UnixNano())%1e9, "of all choices")
 	flags.IntVar(&o.Rounds, "rounds", 1, "how often to do each action at each point, each time on other databases")
 	flags.IntVar(&o.First, "first", 0, "the number of the first round")
-	flags.IntVar(&o.Lanes, "lanes", 4, "how many programs are tortured at a time")
+	flags.IntVar(&o.Lanes, "lanes", 8, "how many programs are tortured at a time")
 	flags.BoolVar(&o.Stop, "stop", false, "begin nothing after the first failure")
 	flags.StringVar(&o.Dir, "dir", "", "for what the run needs on disk; a temporary directory by default")
 	if err := parse(flags, args); err != nil {

@@ -136,7 +136,7 @@ func (in *injector) kill(ctx context.Context, f fault) {
 
 // begunTime is how long a kill waits for a process to begin a transaction: while its
 // databases are down, it may not.
-const begunTime = time.Second
+const begunTime = 3 * time.Second
 
 // spare finds a mortal manager that no fault holds, and holds it.
 func (in *injector) spare(first int) *slot {

@@ -3,6 +3,7 @@ package torture
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -140,7 +141,12 @@ func (d *database) prepareForeign(ctx context.Context, p plant) error {
 			break
 		}
 	}
-	return errors.Join(err, conn.Close()) // the pool keeps none, so the branch is detached
+	// The session must end for the branch to be detached, so the pool may not keep it.
+	_ = conn.Raw(func(any) error { return driver.ErrBadConn }) // what it was told to return
+	if cerr := conn.Close(); !errors.Is(cerr, sql.ErrConnDone) {
+		err = errors.Join(err, cerr)
+	}
+	return err
 }
 
 // missingPlants names what is not prepared any more, given what is.

@@ -29,7 +29,7 @@ type PointsOptions struct {
 	Seed    uint64
 	First   int      // the first round: what differs between rounds depends on its number
 	Rounds  int      // each comes to every point with every action once; defaults to 1
-	Lanes   int      // cycles at the same time; defaults to 4
+	Lanes   int      // cycles at the same time; defaults to 8
 	Stop    bool     // begin no cycle after one that failed
 	Command []string // of the program under torture, see PointsChild
 	Dir     string   // for logs and SQLite's files; made if it is not there
@@ -57,15 +57,16 @@ func Points(ctx context.Context, o PointsOptions) error {
 		return err
 	}
 	defer r.world.close()
+	lanes := o.Lanes
+	if lanes <= 0 {
+		lanes = 8 // a cycle waits more than it works
+	}
 	for _, d := range r.world.databases {
 		if err := d.plantForeign(ctx); err != nil {
 			return err
 		}
+		d.db.SetMaxIdleConns(lanes) // nobody kills its server here
 		r.printf("%s is %s", d.name, d.version(ctx))
-	}
-	lanes := o.Lanes
-	if lanes <= 0 {
-		lanes = 4
 	}
 	r.printf("seed %d: %d cycles, %d at a time", o.Seed, len(cycles), lanes)
 	r.cyclesBegun = time.Now()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"testing"
@@ -18,11 +17,12 @@ import (
 // outside what came of it; see cmd/torture. It fails if a promise was broken or a
 // point not reached, and prints the commands that do the same again.
 func TestEveryPoint(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("NOT RUN: fault points are compiled in on Linux only")
 	}
 	const seed = 1 // always the same, so that a failure is due to a change; long runs draw others
-	cmd := exec.Command(command(t), "points", "-seed", fmt.Sprint(seed), "-dir", t.TempDir())
+	cmd := exec.Command(binary(t), "points", "-seed", fmt.Sprint(seed), "-dir", t.TempDir())
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	t.Logf("%s", out)
@@ -37,18 +37,4 @@ func TestEveryPoint(t *testing.T) {
 	if string(summary[2]) == "0" {
 		t.Error("no statement's answer was lost: the cuts did nothing")
 	}
-}
-
-// command builds the program with its fault points.
-func command(t *testing.T) string {
-	t.Helper()
-	path, err := filepath.Abs("../../bin/torture-points") // kept: the next build is quick
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.Command("go", "build", "-tags", "faultpoint", "-o", path, "../../cmd/torture").CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return path
 }

@@ -3,11 +3,13 @@ package torture
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 )
@@ -25,7 +27,7 @@ func TestRandom(t *testing.T) {
 		seed = strconv.FormatInt(time.Now().UnixNano()%1e9, 10)
 	}
 	cmd := exec.Command(binary(t), "random", "-seed", seed, "-register", "all",
-		"-epochs", "3", "-epoch", "15s", "-calm", "2s", "-min-load", "20", "-min-under", "0.05", "-min-cycles", "1",
+		"-epochs", "3", "-epoch", "15s", "-calm", "2s", "-min-load", "20", "-min-under", "0.05", "-min-cycles", "0.5",
 		"-dir", filepath.Join(os.TempDir(), "troth-torture-"+seed)) // kept if it fails
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -41,17 +43,25 @@ func TestRandom(t *testing.T) {
 	}
 }
 
-// binary builds the program, with fault points and without the race detector,
-// which would slow down what is to be killed.
+// binary is the program, with fault points and without the race detector, which would
+// slow down what is to be killed.
 func binary(t *testing.T) string {
 	t.Helper()
-	path, err := filepath.Abs("../../bin/torture") // kept: the next build is quick
+	path, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("go", "build", "-tags", "faultpoint", "-o", path, "../../cmd/torture").CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	return path
 }
+
+var built = sync.OnceValues(func() (string, error) {
+	path, err := filepath.Abs("../../bin/torture-faultpoint") // kept: the next build is quick
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command("go", "build", "-tags", "faultpoint", "-o", path, "../../cmd/torture").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return path, nil
+})

@@ -204,7 +204,7 @@ func (m *machine) stepPolled(ev event, effects []effect) []effect {
 	case 0:
 		return m.stepReleasing(effects)
 	case 1:
-		if m.branches[last].can&OnePhaseReturns == 0 || m.fixed && m.home == last {
+		if m.branches[last].can&OnePhaseReturns == 0 || m.fixed && m.home == last || mistake.On("returning-sole-does-not-vote") {
 			m.home = last
 			return m.stepDeciding(effects)
 		}

@@ -20,6 +20,7 @@ func All() []Mistake {
 		{"register-error-is-abort", "R3", "an error of the register counts as abort"},
 		{"failed-commit-rolls-back", "R2", "a branch whose commit failed is rolled back"},
 		{"context-cancels-decision", "R3", "the caller's context stops what follows the decision"},
+		{"returning-sole-does-not-vote", "R2", "a sole branch whose one-phase commit may come back commits in one phase though a register decides"},
 		{"forget-unacknowledged", "R4", "the record is forgotten though a branch did not acknowledge"},
 
 		// Recovery and upkeep.
@@ -28,6 +29,7 @@ func All() []Mistake {
 		{"failed-lookup-is-abort", "R6", "recovery takes a register that does not answer for abort"},
 		{"domain-prefix", "R7", "recovery looks after every domain that begins like its own"},
 		{"foreign-identity", "R7", "a register is known by its resource's name alone, whatever its identity"},
+		{"returned-home-left", "I4", "recovery does not look for the record in a home that came back prepared"},
 		{"one-pass", "R6", "recovery makes one pass only"},
 		{"forget-by-age", "R4", "a commit record is forgotten because it is old"},
 		{"unreachable-is-gone", "R6", "a branch whose database does not answer counts as committed"},

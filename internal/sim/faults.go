@@ -124,6 +124,9 @@ func (w *world) drawFate(c *call) fate {
 
 // maybeFault lets something break now and then, or mend.
 func (w *world) maybeFault() bool {
+	if w.killCommitted() {
+		return true
+	}
 	if w.rng.IntN(w.cfg.faultOdds) != 0 {
 		return false
 	}
@@ -248,7 +251,10 @@ func (w *world) thaw(p *process) {
 }
 
 func (w *world) killOne() bool {
-	s := w.stores[w.rng.IntN(len(w.stores))]
+	return w.kill(w.stores[w.rng.IntN(len(w.stores))])
+}
+
+func (w *world) kill(s *store) bool {
 	if !s.up || !s.remote {
 		return false
 	}

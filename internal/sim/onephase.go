@@ -54,10 +54,35 @@ func (t *txn) shares(o *txn) bool {
 // harden is what every write that the database syncs does to those before it.
 func (m *model) harden() { m.onePhase = nil }
 
+// mayReturn is a store in which a crash now could bring a commit back, nil if there
+// is none.
+func (w *world) mayReturn() *store {
+	for _, s := range w.databases() {
+		if s.binlog && len(s.backend.(*model).onePhase) > 0 {
+			return s
+		}
+	}
+	return nil
+}
+
+// killCommitted now and then kills a database soon after a one-phase commit. Left to
+// killOne that would be rare, for the time is short.
+func (w *world) killCommitted() bool {
+	if !w.cfg.kill || w.opt.Deep || w.faults >= w.cfg.faultsMax {
+		return false
+	}
+	s := w.mayReturn()
+	if s == nil || w.rng.IntN(12) != 0 || !w.kill(s) {
+		return false
+	}
+	w.faults++
+	return true
+}
+
 // bringBack is what a crash makes of one-phase commits.
 func (m *model) bringBack(rng *rand.Rand) {
 	for _, t := range m.onePhase {
-		if time.Since(t.at) <= unsyncedFor && rng.IntN(2) == 0 {
+		if time.Since(t.at) <= unsyncedFor && rng.IntN(3) > 0 {
 			m.comeBack(t)
 		}
 	}

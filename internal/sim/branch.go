@@ -181,6 +181,9 @@ func (b *branch) CommitDeciding(ctx context.Context, d troth.Decision) (troth.Ou
 		m.commit(t)
 		m.committedInOnePhase(t, troth.XID{GID: d.GID, Place: b.foretold, Branch: b.cfg.Branch})
 		c.txn = nil
+		if m.s.w.killCommitting(m.s) {
+			return nil, errLost
+		}
 		return nil, nil
 	}
 	var err error

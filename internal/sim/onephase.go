@@ -79,6 +79,16 @@ func (w *world) killCommitted() bool {
 	return true
 }
 
+// killCommitting now and then kills a database that has committed in one phase and
+// has not answered yet.
+func (w *world) killCommitting(s *store) bool {
+	if !s.binlog || !w.cfg.kill || !w.rough() || w.faults >= w.cfg.faultsMax || w.rng.IntN(4) != 0 {
+		return false
+	}
+	w.faults++
+	return w.kill(s)
+}
+
 // bringBack is what a crash makes of one-phase commits.
 func (m *model) bringBack(rng *rand.Rand) {
 	for _, t := range m.onePhase {

@@ -13,6 +13,7 @@ type scan struct {
 	source *source
 	rows   []*row
 	lives  []uint64 // of the rows, when they were found
+	ranged bool     // it does not name the keys (MariaDB)
 	i      int
 }
 

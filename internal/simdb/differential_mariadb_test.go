@@ -24,12 +24,8 @@ func TestDifferentialMariaDB(t *testing.T) {
 		}
 		failing = true // until it has ended well: rapid then repeats it
 		p := newMariaPair(rt, real)
-		p.lenient = true
 		seed := rapid.Uint64().Draw(rt, "seed")
 		for i, keep := range rapid.SliceOfN(rapid.Bool(), 60, 200).Draw(rt, "steps") {
-			if p.parted {
-				break
-			}
 			if !keep {
 				continue
 			}
@@ -38,10 +34,8 @@ func TestDifferentialMariaDB(t *testing.T) {
 			}
 		}
 		p.count(seen)
-		if p.parted {
-			failing = false
-			seen["parted"]++
-			return
+		if p.changed > 0 {
+			seen["reordered"]++
 		}
 		p.compareState()
 		failing = false
@@ -51,9 +45,6 @@ func TestDifferentialMariaDB(t *testing.T) {
 	t.Logf("answers: %v", seen)
 	if t.Failed() {
 		return
-	}
-	if 4*seen["parted"] > seen["compared"] {
-		t.Errorf("%d runs parted over a deadlock or a gap, and %d were compared to their end", seen["parted"], seen["compared"])
 	}
 	for _, answer := range []string{"waits", "error 1062", "error 1397", "error 1399", "error 1440"} {
 		if seen["compared"] >= 20 && seen[answer] == 0 {
@@ -83,15 +74,17 @@ func (p *mariaPair) draw(d mariaDice) string {
 	s := p.sim.sessions[n]
 	dice := d.IntN(200)
 	switch {
-	case dice == 0:
+	case dice == 0 && (p.sim.purges() || len(p.sim.srv.eng.(*maria).marks) == 0):
 		return "crash"
-	case dice < 4:
+	case dice < 4 && p.sim.purges():
+		return "purge"
+	case dice < 8:
 		return fmt.Sprintf("kill %d", n)
 	case s != nil && s.Waits():
 		return "" // nor does a real server notice that the client hangs up
-	case dice < 7:
+	case dice < 12:
 		return fmt.Sprintf("close %d", n)
-	case dice < 27:
+	case dice < 32:
 		return fmt.Sprintf("%d %s", n, d.any())
 	}
 	return fmt.Sprintf("%d %s", n, d.sensible(s))
@@ -161,7 +154,7 @@ func (d mariaDice) work() string {
 	case 13:
 		return "UPDATE t SET v = v + 1 WHERE id = " + d.maybe()
 	case 14:
-		return "DELETE FROM t WHERE id = " + d.maybe()
+		return "DELETE FROM t WHERE id = " + d.of(d.maybe(), d.maybe(), d.there())
 	case 15, 16:
 		return "SAVEPOINT " + d.of("x", "y")
 	case 17:

@@ -44,8 +44,8 @@ type engine interface {
 	// is rolled back, unless it lives on.
 	leave(s *Session)
 
-	// claim is called before a row with a new key is inserted: c.lock the row, or
-	// wait with c.wait for others that might insert or delete it. taken: the key is
+	// claim is called before a row with a new key is inserted: it locks the row, or
+	// waits with c.s.wait for others that might insert or delete it. taken: the key is
 	// there.
 	claim(c *call, r *row) (taken bool, err error)
 

@@ -150,8 +150,7 @@ func (run *inserting) step(c *call) (Result, error) {
 			}
 			return Result{}, c.eng().duplicate(run.table, r.key)
 		}
-		r.grant(c.s.tx, lockExclusive)
-		c.s.tx.put(r, vals)
+		c.s.tx.put(run.table.row(r.key), vals)
 		run.n++
 	}
 	return Result{Tag: "INSERT 0 " + strconv.FormatInt(run.n, 10), Affected: run.n}, nil

@@ -30,6 +30,7 @@ type wait struct {
 	mode lockMode // of the lock; 0: for the end of another's change of the row
 	at   uint64   // of the row's version when the wait began
 	doom error    // it is over, with this error: a timeout, a deadlock
+	lock *recLock // MariaDB's, which it waits for
 }
 
 // lock takes a lock on a row for the session's transaction, or has it wait.
@@ -116,6 +117,10 @@ func (s *Session) stopWaiting() {
 		return
 	}
 	s.wait = nil
+	if m, ok := s.srv.eng.(*maria); ok && w.lock != nil && w.lock.waits {
+		m.dequeue(w.lock)
+		m.lookAgain()
+	}
 	if i := slices.Index(w.row.queue, s); i >= 0 {
 		w.row.queue = slices.Delete(w.row.queue, i, i+1)
 	}
@@ -125,6 +130,9 @@ func (s *Session) stopWaiting() {
 // blockers are the transactions for which a wait of the session waits: those that
 // hold the lock, and those that stand in the queue before it.
 func (s *Session) blockers(w *wait) []*txn {
+	if w.lock != nil {
+		return w.lock.blockers()
+	}
 	if w.mode == 0 {
 		if w.row.dirty != nil && w.row.dirty != s.tx {
 			return []*txn{w.row.dirty}

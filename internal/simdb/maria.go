@@ -1,6 +1,7 @@
 package simdb
 
 import (
+	"slices"
 	"strings"
 	"time"
 )
@@ -11,8 +12,9 @@ import (
 // A transaction of the storage engine begins with the first statement that touches a
 // table; txn is that one, so a session that has only said BEGIN or XA START has none.
 //
-// Locks (marialock.go): records and gaps as far as statements that name keys meet
-// them. Isolation levels: all four.
+// Locks: of records and gaps, as InnoDB queues them (marialock.go), its search for
+// deadlocks (mariadeadlock.go), what statements that name keys lock (mariarow.go), and
+// records that stay until purge comes (mariapurge.go). Isolation levels: all four.
 //
 // Crashes: a prepared branch that changed something comes back, with locks on what
 // it changed; one that was rolled back may come back, too (F8).
@@ -27,7 +29,11 @@ type maria struct {
 	lost     []*branch // in no list although InnoDB holds them: see mariaxa.go
 	undone   []undone  // rollbacks that a crash may take back
 	leaving  []leaver  // threads that are about to end
-	gaps     []gap
+	suspects []*txn    // waits that may have become part of a deadlock
+
+	marks     []*row // deleted, and not purged yet
+	purged    uint64 // the last commit that purge has seen
+	purgeHeld bool   // purge comes when a test calls it
 
 	current bool // reads see what is committed now, whatever the snapshot
 }
@@ -153,7 +159,7 @@ func (m *maria) commitLocal(s *Session) {
 // rollbackLocal takes back the transaction of a session, if there is one.
 func (m *maria) rollbackLocal(s *Session) {
 	if tx := s.tx; tx != nil {
-		told := len(tx.undo) > 0 || len(tx.locked) > 0
+		told := len(tx.undo) > 0 || len(tx.maria.locks) > 0
 		m.rollbackTx(tx)
 		if told {
 			m.srv.tell(RolledBack, s, "")
@@ -174,29 +180,37 @@ func (m *maria) commitTx(tx *txn, kind EventKind, by *Session, name string) {
 	if tx == nil {
 		return
 	}
-	told := len(tx.undo) > 0 || len(tx.locked) > 0 || name != ""
+	told := len(tx.undo) > 0 || len(tx.maria.locks) > 0 || name != ""
 	if tx.changed {
 		m.undone = nil
 	}
-	touched := tx.undo
+	m.mark(tx)
 	tx.commit()
-	m.vanished(touched)
+	m.release(tx)
+	m.mayPurge()
 	if told {
 		m.srv.tell(kind, by, name)
 	}
 }
 
-// undo takes back what a transaction did since a mark. A lock on a record that is
-// not there any more is gone, too.
+// undo takes back what a transaction did since a mark. Locks stay.
 func (m *maria) undo(tx *txn, to mark) {
-	touched := append([]change(nil), tx.undo[to.undo:]...)
+	touched := slices.Clone(tx.undo[to.undo:])
 	tx.undoTo(to)
 	for i := range touched {
-		if r := touched[i].row; r.dirty == nil && r.was == nil {
-			m.free(tx, r)
+		if r := touched[i].row; r.dirty == nil && r.was == nil && r.marked <= m.purged {
+			r.marked = 0
+			m.vanish(r)
 		}
 	}
-	m.vanished(touched)
+}
+
+// rollbackTx takes back a whole transaction of InnoDB.
+func (m *maria) rollbackTx(tx *txn) {
+	m.undo(tx, mark{})
+	tx.rollback()
+	m.release(tx)
+	m.mayPurge()
 }
 
 // leave is the end of a session: what is not prepared is rolled back. A prepared
@@ -304,3 +318,6 @@ func (m *maria) mistake(what mistake, detail string) error {
 	}
 	return mariaError("1105", "HY000", "Unknown error")
 }
+
+// victim is for the other servers: see mariadeadlock.go.
+func (m *maria) victim(cycle []*txn) *txn { return cycle[0] }

@@ -1,6 +1,7 @@
 package simdb
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/troth-tx/troth/internal/dbtest"
@@ -718,7 +719,7 @@ var mariaFacts = []struct{ name, script string }{
 func TestMariaFacts(t *testing.T) {
 	t.Parallel()
 	real := newMariaReal(t, dbtest.SharedMariaDB(t, mariaFactsServer))
-	for _, fact := range mariaFacts {
+	for _, fact := range slices.Concat(mariaFacts, mariaGaps) {
 		t.Run(fact.name, func(t *testing.T) {
 			p := newMariaPair(t, real)
 			p.run(fact.script)

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // A mariaPair gives the same steps to the simulation and to a real server, and
@@ -17,6 +16,7 @@ import (
 //	kill 1, close 1         session 1 is killed, or hangs up
 //	expire 1                the lock timeout of the statement that session 1 waits in is over
 //	crash                   kill -9 of the server, and restart
+//	purge                   the server removes what is deleted; it does not otherwise
 //
 // Sessions are made at their first statement. After each step the sessions that had
 // waited and now have an answer are compared, too.
@@ -26,14 +26,22 @@ type mariaPair struct {
 	real *mariaReal
 	log  []string // the steps and answers so far
 
-	// lenient: who is the victim of a deadlock may differ, for InnoDB follows one wait
-	// of each session only and looks again only when somebody else begins to wait. And
-	// the simulation may wait where the server does not: what keeps a gap, and how long,
-	// depends on when the server purges. The run has parted then, and ends.
-	lenient, parted bool
+	steps   []pairStep
+	choices []choice // of what is chance on the server, since the beginning
+	changed int      // how often they were made anew
 }
 
-const mariaDuplicate = "1062"
+// A pairStep is one step, and what the real server answered.
+type pairStep struct {
+	line    string
+	answers map[int]string
+}
+
+// A choice is one of several.
+type choice struct{ n, taken int }
+
+// changesMax bounds how many choices are tried to explain the answers of a run.
+const changesMax = 500
 
 // rows of a test begin with these in table t.
 var mariaRows = []string{
@@ -44,17 +52,41 @@ var mariaRows = []string{
 // newMariaPair begins a test on a real server that the test has for itself.
 func newMariaPair(t failer, real *mariaReal) *mariaPair {
 	t.Helper()
-	p := &mariaPair{t: t, sim: newMariaSim(), real: real}
+	p := &mariaPair{t: t, real: real}
 	real.t = t
 	real.reset()
+	p.begin()
+	return p
+}
+
+// begin makes a new simulation.
+func (p *mariaPair) begin() {
+	p.t.Helper()
+	p.sim = newMariaSim()
 	for _, text := range mariaRows {
 		p.sim.exec(0, text)
 	}
 	if got := p.sim.settle()[0]; got != "ok 4" {
-		t.Fatalf("the simulation does not make the table: %s", got)
+		p.t.Fatalf("the simulation does not make the table: %s", got)
 	}
 	p.sim.close(0)
-	return p
+	p.sim.srv.eng.(*maria).purgeHeld = true
+	p.sim.choose, p.sim.srv.opt.Rand = p.choose, func(n int) int {
+		if p.sim.srv.up {
+			return 0
+		}
+		return p.choose(n) // what a crash brings back
+	}
+}
+
+// choose takes the first choice, or the one that is to be tried.
+func (p *mariaPair) choose(n int) int {
+	i := p.sim.chosen
+	p.sim.chosen++
+	if i == len(p.choices) {
+		p.choices = append(p.choices, choice{n: n})
+	}
+	return p.choices[i].taken
 }
 
 // run runs a script. A mismatch ends the test.
@@ -73,67 +105,62 @@ func (p *mariaPair) step(line string) {
 	p.log = append(p.log, line)
 	switch who {
 	case "crash":
-		p.sim.crash()
 		p.real.crash()
-		p.forgive()
+	case "purge":
+		p.real.purge()
 	case "expire":
 		n, _ := strconv.Atoi(text)
-		p.sim.sessions[n].Expire()
+		p.real.expire(n)
 	case "kill", "close":
 		n, _ := strconv.Atoi(text)
-		p.sim.close(n)
 		p.real.endSession(n, who == "kill")
 	default:
 		n, err := strconv.Atoi(who)
 		if err != nil {
 			p.t.Fatalf("not a step: %q", line)
 		}
-		p.sim.exec(n, text)
 		p.real.exec(n, text)
 	}
-	p.settle()
-}
-
-// settle lets every session go on that can, on both sides, and compares.
-func (p *mariaPair) settle() {
-	p.t.Helper()
-	answers := p.sim.settle()
-	patience := longEnough
-	deadlock := p.lenient && slices.Contains(slices.Collect(maps.Values(answers)), "error "+mariaDeadlock)
-	if deadlock {
-		patience = 2 * time.Second
+	got, waiting := p.real.settle()
+	ours := p.sim.step(line)
+	if who == "crash" {
+		p.forgive()
+		got[0] = "rows " + strings.Join(p.real.recover(), "; ")
 	}
-	for _, n := range slices.Sorted(maps.Keys(answers)) {
-		want := answers[n]
-		got := p.real.answer(n, patience)
-		p.log = append(p.log, fmt.Sprintf("      %d: %s", n, got))
-		if want != got && deadlock {
-			p.parted = true
-			return
-		}
-		if want != got {
-			p.fail("session %d: the simulation answers %q, the server %q", n, want, got)
-		}
+	p.steps = append(p.steps, pairStep{line, got})
+	for _, n := range slices.Sorted(maps.Keys(got)) {
+		p.log = append(p.log, fmt.Sprintf("      %d: %s", n, got[n]))
 	}
-	waiting := p.sim.waiting()
 	for _, n := range waiting {
 		p.log = append(p.log, fmt.Sprintf("      %d: waits", n))
 	}
-	for deadline := time.Now().Add(longEnough); p.real.waits() != len(waiting); {
-		for _, n := range waiting {
-			if got := p.real.answer(n, 0); got != "waits" {
-				p.parted = p.lenient && (got == "error "+mariaDeadlock || got == "error "+mariaDuplicate || strings.HasPrefix(got, "ok"))
-				if p.parted {
-					return
-				}
-				p.fail("session %d: the simulation waits, the server answers %q", n, got)
-			}
-		}
-		if time.Now().After(deadline) {
-			p.fail("%d sessions wait in the simulation, %d in the server", len(waiting), p.real.waits())
-		}
-		time.Sleep(200 * time.Microsecond) // there is no signal to wait for
+	if !maps.Equal(ours, got) && !p.reconsider() {
+		p.fail("the simulation answers %v, the server %v", ours, got)
 	}
+}
+
+// reconsider looks for other choices with which all answers so far come out as they
+// did. On the real server it is chance in which order sessions go on that waited for
+// the same event, so who gets what they all want, and who is the victim of a deadlock;
+// and what a crash brings back of what was ended and not forced to disk.
+func (p *mariaPair) reconsider() bool {
+	p.t.Helper()
+	for ; p.changed < changesMax; p.changed++ {
+		last := len(p.choices) - 1
+		for last >= 0 && p.choices[last].taken == p.choices[last].n-1 {
+			last--
+		}
+		if last < 0 {
+			return false
+		}
+		p.choices = p.choices[:last+1]
+		p.choices[last].taken++
+		p.begin()
+		if !slices.ContainsFunc(p.steps, func(s pairStep) bool { return !maps.Equal(p.sim.step(s.line), s.answers) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // count adds up what kinds of answers there were.
@@ -143,6 +170,8 @@ func (p *mariaPair) count(seen map[string]int) {
 		switch {
 		case !ok:
 			seen["steps"]++
+		case strings.Contains(line, "came back"):
+			seen["came back"]++
 		case strings.HasPrefix(answer, "ok"), strings.HasPrefix(answer, "rows"):
 			seen[answer[:2]]++
 		default:
@@ -211,6 +240,9 @@ type mariaSim struct {
 	order      []int          // of those, as they were sent
 	answers    map[int]string
 	rolledBack []string // names of prepared branches that were rolled back
+
+	choose func(n int) int // who of several goes on first; nil: the one that has waited longest
+	chosen int
 }
 
 func newMariaSim() *mariaSim {
@@ -252,17 +284,48 @@ func (m *mariaSim) note(n int, run func() ([]Result, error)) bool {
 // settle resumes every session that can go on, and returns the answers since the
 // last time.
 func (m *mariaSim) settle() map[int]string {
-	for again := true; again; {
-		again = false
-		for _, n := range slices.Clone(m.order) {
-			if s := m.sessions[n]; s.Ready() {
-				m.note(n, s.Resume)
-				again = true
+	for {
+		var ready []int
+		for _, n := range m.order {
+			if m.sessions[n].Ready() {
+				ready = append(ready, n)
 			}
 		}
+		if len(ready) == 0 {
+			break
+		}
+		n := ready[0]
+		if len(ready) > 1 && m.choose != nil {
+			n = ready[m.choose(len(ready))]
+		}
+		m.note(n, m.sessions[n].Resume)
 	}
 	answers := m.answers
 	m.answers = map[int]string{}
+	return answers
+}
+
+// step takes a step of a script, and returns the answers.
+func (m *mariaSim) step(line string) map[int]string {
+	who, text, _ := strings.Cut(line, " ")
+	n, _ := strconv.Atoi(text)
+	switch who {
+	case "crash":
+		m.crash()
+	case "purge":
+		m.srv.eng.(*maria).purge()
+	case "expire":
+		m.sessions[n].Expire()
+	case "kill", "close":
+		m.close(n)
+	default:
+		n, _ = strconv.Atoi(who)
+		m.exec(n, text)
+	}
+	answers := m.settle()
+	if who == "crash" {
+		answers[0] = "rows " + strings.Join(m.recover(), "; ")
+	}
 	return answers
 }
 
@@ -323,4 +386,19 @@ func writeRows(rows [][]any) string {
 		lines = append(lines, strings.Join(cells, "|"))
 	}
 	return "rows " + strings.Join(lines, "; ")
+}
+
+// purges reports whether the server purges all that is deleted if it is let. It does
+// not while there are snapshots, and transactions that may write: these have more than
+// shared locks.
+func (m *mariaSim) purges() bool {
+	if m.srv.snapshots > 0 || len(m.srv.prepared) > 0 || len(m.srv.eng.(*maria).lost) > 0 {
+		return false
+	}
+	for _, s := range m.srv.sessions {
+		if s.tx != nil && slices.ContainsFunc(s.tx.maria.intents, func(i intent) bool { return i.mode == lockExclusive }) {
+			return false
+		}
+	}
+	return true
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +30,7 @@ type mariaReal struct {
 	server   *dbtest.MariaDB
 	database string
 	outside  *mysqlSession
+	keeper   *mysqlSession // its snapshot keeps purge from what the test deletes
 	sessions map[int]*mysqlSession
 }
 
@@ -54,7 +56,7 @@ func newMariaReal(t testing.TB, server *dbtest.MariaDB) *mariaReal {
 	r := &mariaReal{t: t, ctx: ctx, server: server, sessions: make(map[int]*mysqlSession)}
 	r.database = mariaDatabaseOf(t, server.NewDatabase(t))
 	t.Cleanup(func() { r.close(); cancel() })
-	r.outside = r.dial()
+	r.outside, r.keeper = r.dial(), r.dial()
 	return r
 }
 
@@ -126,16 +128,82 @@ func (r *mariaReal) answer(n int, patience time.Duration) string {
 	}
 }
 
-// waits is the number of sessions that wait for a row now.
-func (r *mariaReal) waits() int {
+// settle waits until every statement has its answer or waits for a lock, and returns
+// the new answers, and who waits. Nothing happens on the server then.
+func (r *mariaReal) settle() (answers map[int]string, waiting []int) {
 	r.t.Helper()
-	answer := r.outside.run(r.ctx, "SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
-	_, count, _ := strings.Cut(answer, "|")
-	n, err := strconv.Atoi(count)
-	if err != nil {
-		r.t.Fatalf("ask how many wait: %s", answer)
+	answers = map[int]string{}
+	for deadline := time.Now().Add(longEnough); time.Now().Before(deadline); {
+		before := r.pending(answers, time.Millisecond)
+		if len(before) == 0 {
+			return answers, nil
+		}
+		waits := r.lockWaits()
+		if after := r.pending(answers, 0); waits == len(before) && waits == len(after) { // nobody else can have waited then
+			return answers, after
+		}
 	}
-	return n
+	r.t.Fatalf("statements neither wait for locks nor are answered: %v", r.pending(answers, 0))
+	return nil, nil
+}
+
+// expire waits until a statement that waits for a lock has waited for too long.
+func (r *mariaReal) expire(n int) {
+	s := r.sessions[n]
+	answer := <-s.pending
+	s.pending <- answer
+}
+
+// pending collects the answers that are there, or come before patience ends, and lists
+// the sessions whose statements have none.
+func (r *mariaReal) pending(answers map[int]string, patience time.Duration) []int {
+	var list []int
+	late := time.Now().Add(patience)
+	for _, n := range slices.Sorted(maps.Keys(r.sessions)) {
+		if r.sessions[n].pending == nil {
+			continue
+		}
+		if answer := r.answer(n, time.Until(late)); answer != "waits" {
+			answers[n] = answer
+		} else {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
+// lockWaits is how many transactions wait for a lock at this instant.
+func (r *mariaReal) lockWaits() int {
+	r.t.Helper()
+	answer := r.outside.run(r.ctx, "SHOW ENGINE INNODB STATUS")
+	if !strings.HasPrefix(answer, "rows InnoDB") {
+		r.t.Fatalf("ask who waits: %s", answer)
+	}
+	return strings.Count(answer, "TRX HAS BEEN WAITING")
+}
+
+// purge has the server purge all that is deleted, and keeps it from what will be.
+// Transactions that have written anything keep it from being told, so there must be
+// none, nor any snapshot.
+func (r *mariaReal) purge() {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.ctx, longEnough)
+	defer cancel()
+	for _, text := range []string{"COMMIT", "SET GLOBAL innodb_max_purge_lag_wait = 0"} {
+		if got := r.keeper.run(ctx, text); got != "ok 0" {
+			r.t.Fatalf("%s: %s", text, got)
+		}
+	}
+	r.keep()
+}
+
+// keep keeps the server from purging what is deleted from now on: whether a record is
+// still there, and has a gap, would be chance otherwise.
+func (r *mariaReal) keep() {
+	r.t.Helper()
+	if got := r.keeper.run(r.ctx, "START TRANSACTION WITH CONSISTENT SNAPSHOT"); got != "ok 0" {
+		r.t.Fatalf("take a snapshot: %s", got)
+	}
 }
 
 // endSession ends a session, by hanging up or by KILL, and returns when the server
@@ -193,11 +261,32 @@ func (r *mariaReal) crash() {
 		_ = s.conn.Close()
 		delete(r.sessions, n)
 	}
-	_ = r.outside.conn.Close()
+	_, _ = r.outside.conn.Close(), r.keeper.conn.Close()
 	if err := r.server.Restart(r.ctx); err != nil {
 		r.t.Fatalf("restart the server: %v", err)
 	}
-	r.outside = r.dial()
+	r.outside, r.keeper = r.dial(), r.dial()
+	r.recovered()
+	if len(r.recover()) > 0 {
+		r.keep() // it does not purge: the test has deleted nothing, then
+	} else {
+		r.purge()
+	}
+}
+
+// recovered waits until the restarted server has rolled back what was not prepared.
+func (r *mariaReal) recovered() {
+	r.t.Helper()
+	const open = "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_mysql_thread_id = 0"
+	for deadline := time.Now().Add(longEnough); ; time.Sleep(20 * time.Millisecond) { // the server asks itself every 100 ms
+		got := r.outside.run(r.ctx, open)
+		if got == "rows "+strconv.Itoa(len(r.recover())) {
+			return
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("not rolled back: %s", got)
+		}
+	}
 }
 
 // reset ends all sessions and branches and makes table t anew.
@@ -209,20 +298,23 @@ func (r *mariaReal) reset() {
 	for _, x := range r.recover() {
 		r.outside.run(r.ctx, "XA ROLLBACK "+x)
 	}
+	r.keeper.run(r.ctx, "COMMIT")
 	r.outside.run(r.ctx, "DROP TABLE IF EXISTS t")
-	r.outside.run(r.ctx, "SET GLOBAL innodb_lock_wait_timeout = 1000") // no test is that slow
+	r.outside.run(r.ctx, "SET GLOBAL innodb_purge_rseg_truncate_frequency = 1") // what is purged leaves the history at once
+	r.outside.run(r.ctx, "SET GLOBAL innodb_lock_wait_timeout = 1000")          // no test is that slow
 	for _, text := range mariaRows {
 		if got := r.outside.run(r.ctx, text); strings.HasPrefix(got, "error") {
 			r.t.Fatalf("%s: %s", text, got)
 		}
 	}
+	r.keep()
 }
 
 func (r *mariaReal) close() {
 	for n := range r.sessions {
 		r.endSession(n, true)
 	}
-	_ = r.outside.conn.Close()
+	_, _ = r.outside.conn.Close(), r.keeper.conn.Close()
 }
 
 // run runs one text and writes its answer down: "ok 2" with the rows affected,

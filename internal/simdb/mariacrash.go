@@ -33,25 +33,21 @@ func undoneOf(b *branch, now time.Time) undone {
 
 // crash loses all branches but the prepared ones that ever wrote, also if all of that
 // was taken back. Those are listed after the restart, and lock only what they changed.
+// The end of an empty shell is not forced to disk either.
 func (m *maria) crash() {
 	kept := append(m.lost, m.branches...)
-	m.branches, m.lost, m.leaving, m.gaps = nil, nil, nil, nil
+	m.branches, m.lost, m.leaving, m.suspects = nil, nil, nil, nil
+	for _, t := range m.srv.tables {
+		t.locks = nil
+	}
 	m.srv.prepared = nil
 	for _, b := range kept {
-		if b.tx.number == 0 {
+		if b.tx.number == 0 || b.shell && m.srv.opt.Rand(2) == 1 {
 			b.tx.rollback()
 			continue
 		}
 		b.until, b.shell, b.busy = time.Time{}, false, nil
-		locked := b.tx.locked
-		b.tx.locked = nil
-		for _, r := range locked {
-			if r.dirty == b.tx {
-				b.tx.locked = append(b.tx.locked, r)
-			} else {
-				r.free(b.tx)
-			}
-		}
+		b.tx.maria, b.tx.isolated = mariaTxn{}, true
 		m.branches = append(m.branches, b)
 		m.srv.prepared = append(m.srv.prepared, b.tx)
 	}
@@ -61,16 +57,15 @@ func (m *maria) crash() {
 		}
 	}
 	m.undone = nil
+	m.purge()
 }
 
 // resurrect prepares a branch again that was rolled back. Nobody has changed its
 // rows since: that would have forced the rollback to disk before.
 func (m *maria) resurrect(u undone) {
-	tx := &txn{srv: m.srv, name: u.xid.String(), since: m.srv.now()}
+	tx := &txn{srv: m.srv, name: u.xid.String(), since: m.srv.now(), isolated: true}
 	for _, c := range u.changes {
-		r := c.row.table.row(c.row.key)
-		r.grant(tx, lockExclusive)
-		tx.put(r, c.vals)
+		tx.put(c.row.table.row(c.row.key), c.vals)
 	}
 	m.branches = append(m.branches, &branch{xid: u.xid, state: branchPrepared, tx: tx})
 	m.srv.prepared = append(m.srv.prepared, tx)

@@ -5,282 +5,332 @@ import (
 	"strings"
 )
 
-// Locks of InnoDB, as far as statements that name keys meet them:
+// Locks of InnoDB 10.11, as its lock0lock.cc keeps them. A lock is of one kind:
 //
-//	record   shared or exclusive, of a key that is there
-//	gap      between two keys that are there: keeps others from inserting. Taken by
-//	         whoever locks a key that is missing, from REPEATABLE READ on
-//	insert   waits shared for a record of its key, then exclusive for the gap: so of
-//	         several that wait for one insertion which is rolled back, all get the
-//	         shared lock, and all but one a deadlock
+//	next-key   the record, and the gap between it and the one before
+//	gap        that gap alone: keeps others from inserting, and waits for nobody
+//	record     the record alone
+//	intention  an insertion waits for the gap; nobody waits for it
 //
-// A gap is kept aside, and becomes a shared lock on the missing key when somebody
-// wants to insert that.
-type gap struct {
-	tx       *txn
-	table    *table
-	from, to string // keys of the neighbours, exclusive; to is "" if there is none
+// From REPEATABLE READ on whoever looks for a key that is missing locks the gap in
+// which it would be, and whoever finds a record that is marked as deleted locks its
+// gap, too. The end of a table (supremum) is a record that only has a gap.
+//
+// Records come and go with their gaps: one that is inserted takes over the gap locks
+// of its successor, and when it vanishes, by a rollback or by purge, its locks become
+// gap locks of the successor, also those that were only waited for (vanish).
+//
+// Whoever changes a record has it locked; a lock for an insertion is made only when
+// somebody asks for it (explicit). An insertion first takes a shared lock on a record
+// with its key: so of several that wait for an insertion which is then rolled back all
+// have the gap, and all but one get a deadlock.
+//
+// Tables are taken for one page of their primary key, as small ones are.
+type recLock struct {
+	tx    *txn
+	table *table
+	mode  lockMode
+	kind  lockKind
+	rows  []*row // that it is on; a lock that is waited for is on one
+	waits bool
 }
 
-func (g *gap) covers(r *row) bool {
-	return g.table == r.table && r.key > g.from && (g.to == "" || r.key < g.to)
+type lockKind uint8
+
+const (
+	lockNextKey lockKind = 1 + iota
+	lockGap
+	lockRecord
+	lockIntention
+)
+
+// A mariaTxn is what InnoDB knows of the locks of a transaction.
+type mariaTxn struct {
+	locks    []*recLock
+	intents  []intent
+	waitsFor *txn // whose lock it waits for: of several, one
+	prepared bool // its locks are not passed on any more
 }
+
+// An intent is a lock on a whole table. It never conflicts here; but locks are counted.
+type intent struct {
+	table *table
+	mode  lockMode
+}
+
+func (l *recLock) on(r *row) bool { return slices.Contains(l.rows, r) }
+
+// isEnd reports whether the row stands for the end of its table.
+func (r *row) isEnd() bool { return r == r.table.end }
 
 // there reports whether a record is there, if only as a change that may be taken
-// back.
-func (r *row) there() bool { return r.was != nil || r.dirty != nil }
+// back, or marked as deleted.
+func (r *row) there() bool { return r.was != nil || r.dirty != nil || r.marked != 0 }
 
-// wanted is c.lock for a session that may be unwilling to wait; then no deadlock is
-// looked for either.
-func (m *maria) wanted(c *call, r *row, mode lockMode) error {
-	s := c.s
-	if s.maria.lockWait == 1 && !s.tx.holds(r, mode) && len(s.blockers(&wait{row: r, mode: mode})) > 0 {
-		return m.timedOut()
+// deleted reports whether the record is marked as deleted.
+func (r *row) deleted() bool {
+	if r.dirty != nil {
+		return r.now == nil
 	}
-	return c.lock(r, mode)
+	return r.was == nil
 }
 
-// claim waits until nobody else has the key, and nobody keeps its gap.
-func (m *maria) claim(c *call, r *row) (bool, error) {
+// successor is the record after a key, or the end of the table.
+func (r *row) successor() *row {
+	t := r.table
+	i, _ := slices.BinarySearchFunc(t.sorted, r.key, func(x *row, key string) int { return strings.Compare(x.key, key) })
+	for _, x := range t.sorted[i:] {
+		if x.key > r.key && x.there() {
+			return x
+		}
+	}
+	return t.last()
+}
+
+// last is the row that stands for the end of the table.
+func (t *table) last() *row {
+	if t.end == nil {
+		t.end = &row{table: t}
+	}
+	return t.end
+}
+
+// mustWait reports whether a request of tx on a row has to wait for another lock.
+func (l *recLock) mustWait(tx *txn, r *row, mode lockMode, kind lockKind) bool {
+	switch {
+	case l.tx == tx, !mode.conflicts(l.mode), l.kind == lockIntention:
+		return false
+	case kind == lockIntention:
+		return l.kind != lockRecord
+	case kind == lockGap, r.isEnd():
+		return false
+	}
+	return l.kind != lockGap
+}
+
+// blocker is the first lock for which a request has to wait, waiting ones included;
+// before ends the search: it is the request itself, nil if it is not queued.
+func (r *row) blocker(tx *txn, mode lockMode, kind lockKind, before *recLock) *recLock {
+	for _, l := range r.table.locks {
+		if l == before {
+			break
+		}
+		if l.on(r) && l.mustWait(tx, r, mode, kind) {
+			return l
+		}
+	}
+	return nil
+}
+
+// has reports whether tx has a lock that is as good as the one asked for.
+func (tx *txn) has(r *row, mode lockMode, kind lockKind) bool {
+	return slices.ContainsFunc(tx.maria.locks, func(l *recLock) bool {
+		return l.mode >= mode && !l.waits && (l.kind == lockNextKey || l.kind == kind && kind != lockIntention) && l.on(r)
+	})
+}
+
+// ask locks a record, its gap, or both, or has the session wait. implied: the caller
+// is about to change the record, which is lock enough if nobody else has one.
+func (m *maria) ask(c *call, r *row, mode lockMode, kind lockKind, implied bool) error {
 	tx := c.s.tx
-	if r.dirty == tx && tx.holds(r, lockExclusive) {
-		return r.now != nil, nil
-	}
-	if r.there() {
-		if err := m.wanted(c, r, lockShared); err != nil {
-			return false, err
-		}
-		if r.visible(tx, 0) != nil {
-			return true, nil
-		}
-	}
-	m.fence(tx, r)
-	return false, m.lockGap(c, r)
-}
-
-// rollbackTx takes back a whole transaction of InnoDB.
-func (m *maria) rollbackTx(tx *txn) {
-	touched := tx.undo
-	tx.rollback()
-	m.vanished(touched)
-}
-
-// vanished tells of rows that were changed and may not be there any more. The locks
-// of such a record become locks of the gap that it leaves, also those that were only
-// waited for; and gaps that ended there are one.
-func (m *maria) vanished(touched []change) {
-	for i := range touched {
-		r := touched[i].row
-		if r.there() {
-			continue
-		}
-		hole := r.hole(nil)
-		for i := range m.gaps {
-			switch g := &m.gaps[i]; {
-			case g.table != r.table:
-			case g.from == r.key:
-				g.from = hole.from
-			case g.to == r.key:
-				g.to = hole.to
-			}
-		}
-		for _, l := range r.locks {
-			m.keepHole(l.tx, hole, l.mode)
-		}
-		for _, s := range r.queue {
-			m.keepHole(s.tx, hole, s.wait.mode)
-		}
-	}
-}
-
-func (m *maria) keepHole(tx *txn, hole gap, mode lockMode) {
-	hole.tx = tx
-	if (tx.isolated || mode == lockShared) && !slices.Contains(m.gaps, hole) {
-		m.gaps = append(m.gaps, hole)
-	}
-}
-
-// lockGap locks a missing key to insert it. Only those keep it from that who hold
-// the gap, not those who wait for it; so it waits in front of them.
-func (m *maria) lockGap(c *call, r *row) error {
-	s := c.s
-	if !slices.ContainsFunc(r.locks, func(l lock) bool { return l.tx != s.tx }) {
-		r.grant(s.tx, lockExclusive)
-		s.stopWaiting()
+	m.intend(tx, r.table, mode)
+	m.explicit(r, tx)
+	switch {
+	case !r.isEnd() && r.dirty == tx && kind == lockRecord, tx.has(r, mode, kind):
 		return nil
 	}
+	if kind == lockNextKey && tx.has(r, mode, lockRecord) {
+		kind = lockGap // is all that is lacking
+	}
+	if l := r.blocker(tx, mode, kind, nil); l != nil {
+		return m.enqueue(c, r, mode, kind, l)
+	}
+	if !implied {
+		m.add(tx, r, mode, kind)
+	}
+	return nil
+}
+
+// explicit makes a lock of the one that another transaction has on a record by having
+// changed it.
+func (m *maria) explicit(r *row, asks *txn) {
+	if tx := r.dirty; tx != nil && tx != asks && !tx.has(r, lockExclusive, lockRecord) {
+		m.add(tx, r, lockExclusive, lockRecord)
+	}
+}
+
+func (m *maria) intend(tx *txn, t *table, mode lockMode) {
+	for _, i := range tx.maria.intents {
+		if i.table == t && i.mode >= mode {
+			return
+		}
+	}
+	tx.maria.intents = append(tx.maria.intents, intent{t, mode})
+}
+
+// add grants a lock. Locks of one kind in one table share a structure, unless
+// somebody waits for the record.
+func (m *maria) add(tx *txn, r *row, mode lockMode, kind lockKind) {
+	if r.isEnd() && kind == lockGap {
+		kind = lockNextKey
+	}
+	t := r.table
+	if !slices.ContainsFunc(t.locks, func(l *recLock) bool { return l.waits && l.on(r) }) {
+		for _, l := range t.locks {
+			if l.tx == tx && l.mode == mode && l.kind == kind && !l.waits {
+				if !l.on(r) {
+					l.rows = append(l.rows, r)
+				}
+				return
+			}
+		}
+	}
+	m.create(&recLock{tx: tx, table: t, mode: mode, kind: kind, rows: []*row{r}})
+}
+
+func (m *maria) create(l *recLock) {
+	l.table.locks = append(l.table.locks, l)
+	l.tx.maria.locks = append(l.tx.maria.locks, l)
+}
+
+// enqueue has the session wait for a lock that by holds, unless it will not wait or
+// is the victim of a deadlock.
+func (m *maria) enqueue(c *call, r *row, mode lockMode, kind lockKind, by *recLock) error {
+	s := c.s
 	if s.maria.lockWait == 1 {
 		return m.timedOut()
 	}
-	if s.wait == nil || s.wait.row != r || s.wait.mode != lockExclusive {
+	l := &recLock{tx: s.tx, table: r.table, mode: mode, kind: kind, rows: []*row{r}, waits: true}
+	m.create(l)
+	s.tx.maria.waitsFor = by.tx
+	s.wait = &wait{row: r, mode: mode, lock: l}
+	r.queue = append(r.queue, s)
+	if victim := m.resolve(s.tx); victim == s.tx {
 		s.stopWaiting()
-		s.wait = &wait{row: r, mode: lockExclusive}
-		r.queue = slices.Insert(r.queue, 0, s)
+		return m.deadlocked()
 	}
-	return c.block(*s.wait)
+	return errBlocked
 }
 
-// lockRow locks a record, or the gap where it is missing.
-func (m *maria) lockRow(c *call, r *row) error { return m.lockIn(c, r, lockExclusive) }
-
-func (m *maria) lockIn(c *call, r *row, mode lockMode) error {
-	if r.there() || c.s.wait != nil {
-		return m.wanted(c, r, mode)
-	}
-	if c.s.tx.isolated {
-		m.keepHole(c.s.tx, r.hole(nil), lockExclusive)
-	}
-	r.tidy()
-	return nil
+// dequeue removes a lock, and grants what waited for it alone.
+func (m *maria) dequeue(l *recLock) {
+	is := func(x *recLock) bool { return x == l }
+	l.table.locks = slices.DeleteFunc(l.table.locks, is)
+	l.tx.maria.locks = slices.DeleteFunc(l.tx.maria.locks, is)
+	m.settled(l)
+	m.regrant(l.table)
 }
 
-// hole is the gap around a missing key.
-func (r *row) hole(tx *txn) gap {
-	g := gap{tx: tx, table: r.table}
-	for _, x := range r.table.sorted {
-		switch {
-		case !x.there():
-		case x.key < r.key:
-			g.from = x.key
-		case x.key > r.key && g.to == "":
-			g.to = x.key
-		}
-	}
-	return g
-}
-
-// narrow leaves out of a scan the rows that a statement does not come to see, because
-// its conditions on columns of the key rule them out. If there are none such it reads
-// the whole table, and locks all gaps of it.
-func (m *maria) narrow(c *call, sc *scan) error {
-	if _, named, err := c.keysNamed(sc.table, sc.source); named || err != nil {
-		return err
-	}
-	var on []expr
-	for _, x := range sc.source.and {
-		if sc.table.keyCondition(x) {
-			on = append(on, x)
-		}
-	}
-	if len(on) == 0 && c.s.tx.isolated {
-		m.gaps = append(m.gaps, gap{tx: c.s.tx, table: sc.table})
-	}
-	e := env{c: c, names: sc.table.names, alias: sc.source.name()}
-	rows := sc.rows[:0]
-	for _, r := range sc.rows {
-		if e.row = r.was; e.row == nil {
-			e.row = r.now
-		}
-		in := e.row != nil
-		for i := 0; i < len(on) && in; i++ {
-			v, err := on[i].eval(&e)
-			if err != nil {
-				return err
-			}
-			in = truth(v)
-		}
-		if in {
-			rows = append(rows, r)
-		}
-	}
-	sc.rows = rows
-	return nil
-}
-
-// keyCondition reports whether a condition is one on the first column of the key
-// alone, which an index serves.
-func (t *table) keyCondition(x expr) bool {
-	if len(t.key) == 0 {
-		return false
-	}
-	isKey := func(x expr) bool {
-		col, ok := x.(*column)
-		return ok && col.name == t.names[t.key[0]]
-	}
-	switch x := x.(type) {
-	case *comparison:
-		return isKey(x.left) && constant(x.right)
-	case *inList:
-		return isKey(x.x) && !slices.ContainsFunc(x.list, func(x expr) bool { return !constant(x) })
-	}
-	return false
-}
-
-// fence turns the gaps of others around a key that tx wants to insert into locks of
-// the key.
-func (m *maria) fence(tx *txn, r *row) {
-	if len(m.gaps) == 0 || r.there() {
-		return
-	}
-	m.gaps = slices.DeleteFunc(m.gaps, func(g gap) bool { return g.tx.ended })
-	for i := range m.gaps {
-		if g := &m.gaps[i]; g.tx != tx && g.covers(r) && !g.tx.holds(r, lockShared) {
-			r.grant(g.tx, lockShared)
-		}
+// settled ends the wait for a lock, however it ended.
+func (m *maria) settled(l *recLock) {
+	if l.waits {
+		l.waits, l.tx.maria.waitsFor = false, nil
 	}
 }
 
-func (m *maria) dropGaps(tx *txn) {
-	m.gaps = slices.DeleteFunc(m.gaps, func(g gap) bool { return g.tx == tx })
-}
-
-// freeShared is what XA PREPARE does to locks that are not exclusive.
-func (m *maria) freeShared(tx *txn) {
-	m.dropGaps(tx)
-	for _, r := range slices.Clone(tx.locked) {
-		if !tx.holds(r, lockExclusive) {
-			m.free(tx, r)
-		}
-	}
-}
-
-// free gives up one lock.
-func (m *maria) free(tx *txn, r *row) {
-	tx.locked = slices.DeleteFunc(tx.locked, func(x *row) bool { return x == r })
-	r.free(tx)
-}
-
-// victim is the transaction with the least to undo and the fewest lock structures,
-// of equals the one that closed the cycle.
-func (m *maria) victim(cycle []*txn) *txn {
-	victim := cycle[0]
-	for _, tx := range cycle[1:] {
-		if tx.weight() < victim.weight() {
-			victim = tx
-		}
-	}
-	return victim
-}
-
-// weight counts as InnoDB does: a lock of a table, the records of a table that are
-// locked in one mode, and each lock that is waited for are one structure. The lock
-// of a record that the transaction inserted is none until somebody asks for it.
-func (tx *txn) weight() int {
-	type structure struct {
-		table *table
-		mode  lockMode
-	}
-	seen := map[structure]bool{}
-	for _, r := range tx.locked {
-		seen[structure{table: r.table}] = true
-		mode := lockShared
-		if tx.holds(r, lockExclusive) {
-			mode = lockExclusive
-		}
-		if r.was == nil && r.dirty == tx && len(r.queue) == 0 {
+// regrant grants the locks of a table that need not wait any more, and notes whose
+// waits may have become part of a deadlock.
+func (m *maria) regrant(t *table) {
+	for _, l := range t.locks {
+		if !l.waits {
 			continue
 		}
-		seen[structure{r.table, mode}] = true
-	}
-	n := len(tx.undo) + len(seen)
-	if s := tx.session; s != nil && s.wait != nil {
-		n++
-		if w := s.wait.row; !seen[structure{table: w.table}] {
-			n++
+		by := l.rows[0].blocker(l.tx, l.mode, l.kind, l)
+		if by == nil {
+			m.settled(l)
+			continue
+		}
+		l.tx.maria.waitsFor = by.tx
+		if by.tx.maria.waitsFor != nil && !slices.Contains(m.suspects, by.tx) {
+			m.suspects = append(m.suspects, by.tx)
 		}
 	}
-	return n
 }
 
-// likeName compares names as MariaDB does.
-func likeName(a, b string) bool { return strings.EqualFold(a, b) }
+// release gives up all locks of a transaction.
+func (m *maria) release(tx *txn) {
+	for n := len(tx.maria.locks); n > 0; n = len(tx.maria.locks) {
+		m.dequeue(tx.maria.locks[n-1])
+	}
+	tx.maria.intents = nil
+	m.lookAgain()
+}
+
+// releaseOnPrepare is what XA PREPARE does to locks that are not exclusive, and to
+// gaps.
+func (m *maria) releaseOnPrepare(tx *txn) {
+	tx.maria.prepared = true
+	for _, l := range slices.Backward(slices.Clone(tx.maria.locks)) {
+		end := l.table.end
+		switch {
+		case l.mode != lockExclusive, l.kind == lockGap, l.kind == lockIntention && !l.on(end):
+			m.dequeue(l)
+		case l.on(end):
+			m.takeOff(l, end)
+			m.regrant(l.table)
+		}
+	}
+	tx.maria.intents = slices.DeleteFunc(tx.maria.intents, func(i intent) bool { return i.mode == lockShared })
+	m.lookAgain()
+}
+
+// unlock gives up a lock on a record that a statement found to be of no use.
+func (m *maria) unlock(tx *txn, r *row, mode lockMode) {
+	for _, l := range tx.maria.locks {
+		if l.mode == mode && !l.waits && l.on(r) {
+			m.takeOff(l, r)
+			m.regrant(r.table)
+			m.lookAgain()
+			return
+		}
+	}
+}
+
+// takeOff takes a lock off one record. The structure stays, and counts.
+func (m *maria) takeOff(l *recLock, r *row) {
+	l.rows = slices.DeleteFunc(l.rows, func(x *row) bool { return x == r })
+}
+
+// arrive has a record that is about to be inserted take over the locks of the gap.
+func (m *maria) arrive(r, next *row) {
+	for _, l := range slices.Clone(r.table.locks) {
+		if l.on(next) && l.kind != lockIntention && l.kind != lockRecord && !l.tx.maria.prepared {
+			m.add(l.tx, r, l.mode, lockGap)
+		}
+	}
+}
+
+// vanish is the end of a record. Its locks become locks of the gap that it leaves,
+// also those that were only waited for. Below REPEATABLE READ only shared ones do,
+// which insertions took.
+func (m *maria) vanish(r *row) {
+	heir := r.successor()
+	for _, l := range slices.Clone(r.table.locks) {
+		if !l.on(r) {
+			continue
+		}
+		if l.kind != lockIntention && !l.tx.maria.prepared && (l.tx.isolated || l.mode == lockShared) {
+			m.add(l.tx, heir, l.mode, lockGap)
+		}
+		m.takeOff(l, r)
+		m.settled(l)
+	}
+	r.tidy()
+}
+
+// blockers are the transactions for whose locks a lock waits.
+func (l *recLock) blockers() []*txn {
+	if !l.waits {
+		return nil
+	}
+	var list []*txn
+	for _, by := range l.table.locks {
+		if by == l {
+			break
+		}
+		if r := l.rows[0]; by.on(r) && by.mustWait(l.tx, r, l.mode, l.kind) {
+			list = append(list, by.tx)
+		}
+	}
+	return list
+}

@@ -27,7 +27,7 @@ func (st *mariaSelect) start(c *call) (activity, error) {
 	case q.lock:
 		act, err := q.start(c)
 		if read, ok := act.(*lockingRead); ok {
-			err = m.narrow(c, read.scan)
+			err = m.narrow(c, read.scan, lockExclusive)
 		}
 		return act, err
 	case st.share, level == serializable && !alone:
@@ -36,7 +36,7 @@ func (st *mariaSelect) start(c *call) (activity, error) {
 		}
 		sc, err := c.scan(q.from)
 		if err == nil {
-			err = m.narrow(c, sc)
+			err = m.narrow(c, sc, lockShared)
 		}
 		return &sharedRead{q: q, scan: sc}, err
 	case level == readUncommitted:
@@ -131,7 +131,7 @@ func (st *mariaInsert) start(c *call) (activity, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := c.eng().(*maria).narrow(c, sc); err != nil {
+		if err := c.eng().(*maria).narrow(c, sc, lockShared); err != nil {
 			return nil, err
 		}
 		run.reads = append(run.reads, sc)
@@ -148,7 +148,8 @@ type mariaInserting struct {
 func (run *mariaInserting) step(c *call) (Result, error) {
 	m := c.eng().(*maria)
 	for ; run.act == nil && len(run.reads) > 0; run.reads = run.reads[1:] {
-		for sc := run.reads[0]; sc.i < len(sc.rows); sc.i++ {
+		sc := run.reads[0]
+		for c.ranged = sc.ranged; sc.i < len(sc.rows); sc.i++ {
 			if err := m.lockIn(c, sc.rows[sc.i], lockShared); err != nil {
 				return Result{}, err
 			}
@@ -182,7 +183,7 @@ func (d mariaDelete) start(c *call) (activity, error) {
 		return nil, err
 	}
 	if run, ok := act.(*deleting); ok {
-		err = c.eng().(*maria).narrow(c, run.scan)
+		err = c.eng().(*maria).narrow(c, run.scan, lockExclusive)
 	}
 	return act, err
 }
@@ -196,7 +197,7 @@ func (u mariaUpdate) start(c *call) (activity, error) {
 	if !ok {
 		return act, nil
 	}
-	return &mariaUpdating{run}, c.eng().(*maria).narrow(c, run.scan)
+	return &mariaUpdating{run}, c.eng().(*maria).narrow(c, run.scan, lockExclusive)
 }
 
 type mariaUpdating struct{ *updating }

@@ -1,6 +1,9 @@
 package simdb
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 func (m *maria) doBegin(c *call) error {
 	s := c.s
@@ -106,3 +109,6 @@ func (m *maria) doRelease(s *Session, name string) error {
 	s.maria.savepoints = s.maria.savepoints[:i]
 	return nil
 }
+
+// likeName compares names as MariaDB does.
+func likeName(a, b string) bool { return strings.EqualFold(a, b) }

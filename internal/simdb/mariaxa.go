@@ -145,7 +145,7 @@ func (m *maria) prepare(s *Session, b *branch) {
 		m.undone = nil // a forced write
 	}
 	if tx.number != 0 && s.maria.isolation() < serializable { // also if all that it wrote was taken back
-		m.freeShared(tx)
+		m.releaseOnPrepare(tx)
 	}
 	s.maria.savepoints = nil
 	m.srv.prepared = append(m.srv.prepared, tx)
@@ -283,8 +283,7 @@ func (m *maria) detach(s *Session, b *branch) {
 	m.leaving = append(m.leaving, leaver{s.id, b.until})
 	if !b.tx.changed {
 		b.shell = true
-		b.tx.freeAll()
-		m.dropGaps(b.tx)
+		m.release(b.tx)
 		m.srv.tell(LocksLost, nil, b.tx.name)
 	}
 }

@@ -254,6 +254,9 @@ func (pg *postgres) claim(c *call, r *row) (bool, error) {
 	if in, ok := c.st.(*insertStatement); ok && in.nothing && taken && c.s.tx.isolated && r.dirty == nil && r.at > c.s.tx.seen {
 		return false, errSerialization
 	}
+	if !taken {
+		r.grant(c.s.tx, lockExclusive)
+	}
 	return taken, nil
 }
 

@@ -237,6 +237,8 @@ type call struct {
 	st   statement
 	mark mark // where the transaction was when the statement began, for the engine
 
+	ranged bool // the scan does not name its keys (MariaDB)
+
 	lingered bool
 }
 

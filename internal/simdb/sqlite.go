@@ -132,19 +132,26 @@ func (lite *sqlite) leave(s *Session) {
 	s.sqlite = sqliteSession{}
 }
 
-func (lite *sqlite) claim(c *call, r *row) (bool, error) { return r.visible(c.s.tx, 0) != nil, nil }
-func (lite *sqlite) numbered(*call)                      {}
-func (lite *sqlite) lockRow(*call, *row) error           { return nil }
-func (lite *sqlite) locksAll() bool                      { return false }
-func (lite *sqlite) countsFound() bool                   { return true }
-func (lite *sqlite) barges() bool                        { return true }
-func (lite *sqlite) undoFrees() bool                     { return true }
-func (lite *sqlite) victim(cycle []*txn) *txn            { return cycle[0] }
-func (lite *sqlite) snapshot(*txn) bool                  { return true }
-func (lite *sqlite) deadlocked() error                   { return errLiteBusy }
-func (lite *sqlite) timedOut() error                     { return errLiteBusy }
-func (lite *sqlite) crash()                              {}
-func (lite *sqlite) restart()                            {}
+func (lite *sqlite) claim(c *call, r *row) (bool, error) {
+	taken := r.visible(c.s.tx, 0) != nil
+	if !taken {
+		r.grant(c.s.tx, lockExclusive)
+	}
+	return taken, nil
+}
+
+func (lite *sqlite) numbered(*call)            {}
+func (lite *sqlite) lockRow(*call, *row) error { return nil }
+func (lite *sqlite) locksAll() bool            { return false }
+func (lite *sqlite) countsFound() bool         { return true }
+func (lite *sqlite) barges() bool              { return true }
+func (lite *sqlite) undoFrees() bool           { return true }
+func (lite *sqlite) victim(cycle []*txn) *txn  { return cycle[0] }
+func (lite *sqlite) snapshot(*txn) bool        { return true }
+func (lite *sqlite) deadlocked() error         { return errLiteBusy }
+func (lite *sqlite) timedOut() error           { return errLiteBusy }
+func (lite *sqlite) crash()                    {}
+func (lite *sqlite) restart()                  {}
 
 func (lite *sqlite) lockTimeout(s *Session) time.Duration {
 	ms, _ := strconv.ParseInt(s.pragma("busy_timeout"), 10, 64) // a number, or it would not be there

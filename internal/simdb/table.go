@@ -17,6 +17,9 @@ type table struct {
 	rows    map[string]*row
 	sorted  []*row // by key
 	counter int64  // of rows without a primary key
+
+	locks []*recLock // MariaDB: in the order in which they were asked for
+	end   *row       // MariaDB: stands for the end of the table
 }
 
 type columnDef struct {
@@ -40,6 +43,8 @@ type row struct {
 	life     uint64    // counts insertions: a row inserted anew is another one
 	wasLife  uint64    // of what is committed
 	old      []version // newest last, as far as a snapshot needs them
+
+	marked uint64 // MariaDB: the commit that deleted it, until it is purged; 0 if none did
 
 	locks []lock
 	queue []*Session // who waits for a lock, in order
@@ -67,7 +72,7 @@ func (r *row) tidy() {
 	if r.table.srv.snapshots == 0 {
 		r.old = nil
 	}
-	if r.now != nil || r.was != nil || r.dirty != nil || len(r.locks) > 0 || len(r.queue) > 0 || len(r.old) > 0 {
+	if r.now != nil || r.was != nil || r.dirty != nil || len(r.locks) > 0 || len(r.queue) > 0 || len(r.old) > 0 || r.marked != 0 {
 		return
 	}
 	t := r.table

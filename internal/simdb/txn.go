@@ -1,9 +1,6 @@
 package simdb
 
-import (
-	"slices"
-	"time"
-)
+import "time"
 
 // A txn is a transaction of one server: of a session, or prepared.
 type txn struct {
@@ -22,6 +19,8 @@ type txn struct {
 	isolated bool   // all its statements see one snapshot
 	changed  bool   // it has ever changed a row
 	ended    bool
+
+	maria mariaTxn
 }
 
 // A change is how a row was before a transaction changed it.
@@ -158,16 +157,6 @@ func (tx *txn) dropSnapshot() {
 	if tx.seen != 0 {
 		tx.seen = 0
 		tx.srv.snapshots--
-	}
-}
-
-// freeAll gives up all locks of a transaction that goes on (MariaDB's prepared
-// branches that changed nothing).
-func (tx *txn) freeAll() {
-	locked := slices.Clone(tx.locked)
-	tx.locked = nil
-	for _, r := range locked {
-		r.free(tx)
 	}
 }
 

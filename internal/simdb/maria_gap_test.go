@@ -1,0 +1,98 @@
+package simdb
+
+// mariaGaps are facts about gaps, and about records that come and go.
+var mariaGaps = []struct{ name, script string }{
+	{"a deleted record has a gap until it is purged, which passes it on", `
+		1 DELETE FROM t WHERE id=2
+		2 BEGIN
+		2 SELECT v FROM t WHERE id=2 LOCK IN SHARE MODE
+		3 INSERT INTO t VALUES (2,1)
+		kill 3
+		4 UPDATE t SET v=0 WHERE id=3
+		purge
+		3 INSERT INTO t VALUES (2,1)
+		4 UPDATE t SET v=0 WHERE id=3
+		2 COMMIT
+	`},
+	{"an insertion takes over a deleted record, gap or not", `
+		1 DELETE FROM t WHERE id=2
+		1 BEGIN
+		1 SELECT v FROM t WHERE id=3 FOR UPDATE
+		2 INSERT INTO t VALUES (2,1)
+		1 COMMIT
+		2 DELETE FROM t WHERE id=2
+		purge
+		1 BEGIN
+		1 SELECT v FROM t WHERE id=2 FOR UPDATE
+		2 INSERT INTO t VALUES (2,1)
+		1 COMMIT
+	`},
+	{"below REPEATABLE READ a deleted record has no gap", `
+		1 DELETE FROM t WHERE id=2
+		2 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED
+		2 BEGIN
+		2 SELECT v FROM t WHERE id=2 FOR UPDATE
+		3 INSERT INTO t VALUES (2,1)
+		2 COMMIT
+	`},
+	{"who waited for an insertion that is rolled back has its gap", `
+		1 BEGIN
+		1 INSERT INTO t VALUES (11,1)
+		2 BEGIN
+		2 UPDATE t SET v=0 WHERE id=11
+		1 ROLLBACK
+		3 INSERT INTO t VALUES (12,1)
+		2 COMMIT
+	`},
+	{"a new record divides a gap that is locked", `
+		1 BEGIN
+		1 SELECT v FROM t WHERE id=12 FOR UPDATE
+		1 INSERT INTO t VALUES (12,1)
+		2 INSERT INTO t VALUES (11,1)
+		3 INSERT INTO t VALUES (13,1)
+		1 COMMIT
+	`},
+	{"who has deleted a record locks its gap without waiting", `
+		2 BEGIN
+		2 DELETE FROM t WHERE id=2
+		1 UPDATE t SET v=0 WHERE id=2
+		2 UPDATE t SET v=v WHERE id=2
+		2 COMMIT
+	`},
+	{"XA PREPARE gives up gaps", `
+		1 XA START 'a'
+		1 UPDATE t SET v=0 WHERE id=12
+		1 UPDATE t SET v=0 WHERE id=1
+		2 INSERT INTO t VALUES (11,1)
+		1 XA END 'a'
+		1 XA PREPARE 'a'
+		3 INSERT INTO t VALUES (13,1)
+	`},
+	{"a cycle of three: the last, if they are equal", `
+		1 BEGIN
+		1 UPDATE t SET v=99 WHERE id=1
+		2 BEGIN
+		2 UPDATE t SET v=99 WHERE id=2
+		3 BEGIN
+		3 UPDATE t SET v=99 WHERE id=3
+		1 UPDATE t SET v=98 WHERE id=2
+		2 UPDATE t SET v=98 WHERE id=3
+		3 UPDATE t SET v=98 WHERE id=1
+	`},
+	{"two insertions into a gap that both have", `
+		1 BEGIN
+		1 SELECT v FROM t WHERE id=11 FOR UPDATE
+		2 BEGIN
+		2 SELECT v FROM t WHERE id=12 FOR UPDATE
+		1 INSERT INTO t VALUES (11,1)
+		2 INSERT INTO t VALUES (12,1)
+	`},
+	{"one insertion of several that waited", `
+		1 BEGIN
+		1 INSERT INTO t VALUES (11,1)
+		2 INSERT INTO t VALUES (11,2)
+		3 INSERT INTO t VALUES (11,2)
+		4 INSERT INTO t VALUES (11,2)
+		1 ROLLBACK
+	`},
+}

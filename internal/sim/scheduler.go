@@ -81,17 +81,19 @@ var (
 // may not have been carried out, or be carried out later.
 //
 // What do finds out it returns: it may run when nobody waits for it any more.
-func (p *process) ask(ctx context.Context, c *call) (any, error) {
+func (p *process) ask(ctx context.Context, asked *call) (any, error) {
 	if p.dead.Load() {
 		return nil, errDead
 	}
+	c := p.w.newCall(asked)
 	c.by = p
 	c.key.slot, c.key.incarnation, c.key.store = p.slot, p.incarnation, c.to.no
-	c.done = make(chan struct{}, 1)
 	p.w.handIn(c)
 	select {
 	case <-c.done:
-		return c.answer, c.err
+		answer, err := c.answer, c.err
+		p.w.reuse(c)
+		return answer, err
 	case <-ctx.Done():
 	case <-c.also:
 	}
@@ -107,6 +109,31 @@ func (p *process) ask(ctx context.Context, c *call) (any, error) {
 	return c.answer, c.err
 }
 
+// newCall makes a call as asked for that is waited for, of one that has ended if
+// there is one.
+func (w *world) newCall(asked *call) *call {
+	var c *call
+	w.inbox.Lock()
+	if n := len(w.inbox.ended); n > 0 {
+		c, w.inbox.ended = w.inbox.ended[n-1], w.inbox.ended[:n-1]
+	}
+	w.inbox.Unlock()
+	if c == nil {
+		c = &call{done: make(chan struct{}, 1)}
+	}
+	done := c.done
+	*c = *asked
+	c.done = done
+	return c
+}
+
+// reuse takes back a call that was answered: nobody refers to it any more.
+func (w *world) reuse(c *call) {
+	w.inbox.Lock()
+	defer w.inbox.Unlock()
+	w.inbox.ended = append(w.inbox.ended, c)
+}
+
 func (w *world) handIn(c *call) {
 	w.inbox.Lock()
 	w.inbox.calls = append(w.inbox.calls, c)
@@ -120,6 +147,7 @@ func (w *world) step() {
 		return
 	}
 	if w.rng.IntN(w.cfg.timeOdds) == 0 {
+		w.stirred = true
 		time.Sleep(time.Duration(w.rng.Int64N(int64(w.cfg.timeStep))))
 		for _, s := range w.stores {
 			s.endIdle()
@@ -144,7 +172,15 @@ func (w *world) rough() bool {
 
 // settle lets everybody run until all wait, and takes in what they ask for.
 func (w *world) settle() {
-	synctest.Wait()
+	for w.stirred { // else all have been waiting ever since
+		w.stirred = false
+		synctest.Wait()
+		w.takeIn()
+	}
+}
+
+// takeIn takes in what the processes have asked for while they ran.
+func (w *world) takeIn() {
 	if w.idle.CompareAndSwap(true, false) {
 		select {
 		case <-w.kick:
@@ -154,7 +190,9 @@ func (w *world) settle() {
 	w.inbox.Lock()
 	w.taken, w.inbox.calls = w.inbox.calls, w.taken[:0]
 	w.inbox.Unlock()
-	slices.SortStableFunc(w.taken, func(a, b *call) int { return a.key.compare(b.key) })
+	if len(w.taken) > 1 {
+		slices.SortStableFunc(w.taken, func(a, b *call) int { return a.key.compare(b.key) })
+	}
 	for _, c := range w.taken {
 		if c.done == nil { // news about a call that came in earlier
 			_, _ = c.do()
@@ -217,6 +255,7 @@ func (w *world) underWay(s *session) bool {
 
 // passTime waits for whatever comes first: a timer of the Manager's, or a second.
 func (w *world) passTime() {
+	w.stirred = true
 	w.idle.Store(true)
 	w.alarm.Reset(time.Second)
 	select {
@@ -314,6 +353,7 @@ func (w *world) finish(c *call, answer any, err error) {
 func (w *world) reply(c *call, answer any, err error) {
 	c.answer, c.err = answer, err
 	if c.done != nil {
+		w.stirred = true
 		c.done <- struct{}{}
 	}
 }

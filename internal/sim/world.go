@@ -53,9 +53,12 @@ type world struct {
 	inbox struct {
 		sync.Mutex
 		calls []*call
+		ended []*call // to be used again
 	}
 	taken []*call // settle's, from the inbox
 	calls []*call // in flight; the scheduler's alone
+
+	stirred bool // somebody else may have run since they all waited; the scheduler's alone
 
 	here      *store // the process's own machine: where a program waits for its turn
 	stores    []*store
@@ -232,9 +235,10 @@ func (w *world) shutDown() {
 	}
 }
 
-// goes runs f on a goroutine that the run waits for.
+// goes runs f on a goroutine that the run waits for. The scheduler alone calls it.
 func (w *world) goes(f func()) {
 	w.goroutine.Add(1)
+	w.stirred = true
 	go func() {
 		defer func() {
 			w.goroutine.Add(-1)

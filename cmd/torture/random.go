@@ -21,7 +21,7 @@ func random(ctx context.Context, args []string) error {
 	flags.DurationVar(&o.Epoch, "epoch", time.Minute, "time under faults between two checks")
 	flags.IntVar(&o.Epochs, "epochs", 0, "so many epochs instead of -duration")
 	flags.IntVar(&o.First, "first", 0, "number of the first epoch: those before it are left out")
-	flags.DurationVar(&o.Calm, "calm", 5*time.Second, "time before and after the faults in which the load is measured")
+	flags.DurationVar(&o.Calm, "calm", 3*time.Second, "time before and after the faults in which the load is measured")
 	flags.Uint64Var(&o.Seed, "seed", uint64(time.Now().UnixNano())%1e9, "of all choices")
 	flags.StringVar(&o.Register, "register", "all", "home, file, sql, or all in turns")
 	flags.Float64Var(&o.MinLoad, "min-load", 200, "transactions a second before the faults that the run needs to count")

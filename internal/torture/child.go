@@ -35,8 +35,8 @@ const domain = "torture"
 //	close             Manager.Close, and end
 //
 // It says "ready" when Manager.Open has returned, "begun" when its first transaction
-// has, and "violation <text>" when a promise was broken before its eyes. It ends with its standard input, so it does
-// not outlive who started it.
+// has begun, and "violation <text>" when a promise was broken before its eyes. It ends
+// with its standard input, so it does not outlive who started it.
 type childConfig struct {
 	Process  int // the first client's number in the history, see processNumber
 	Clients  int

@@ -111,7 +111,7 @@ func (e *epochRun) settle(ctx context.Context, when string, since time.Time) tim
 		e.run.fail("I7: %s, %v", when, err)
 	}
 	for {
-		n, complete := e.health.look(ctx, true)
+		n, complete := e.health.look(ctx, e.fleet.managed())
 		took := time.Since(since)
 		switch {
 		case n == 0 && complete, ctx.Err() != nil:
@@ -155,16 +155,14 @@ func (e *epochRun) logs() error {
 	return nil
 }
 
-// upkeep has one manager with each register recover and drop what is not needed any
+// upkeep has one manager of each cluster recover and drop what is not needed any
 // more: under faults, none may have lived until its own upkeep.
 func (e *epochRun) upkeep() {
-	up := e.fleet.up()
-	if e.plan.Register != "file" {
-		up = up[:min(1, len(up))] // that there is none is told elsewhere
-	}
 	var wg sync.WaitGroup
-	for _, p := range up {
-		wg.Go(func() { e.upkeepBy(p) })
+	for _, c := range e.fleet.clusters() {
+		if up := upIn(c); len(up) > 0 { // that there is none is told elsewhere
+			wg.Go(func() { e.upkeepBy(up[0]) })
+		}
 	}
 	wg.Wait()
 }

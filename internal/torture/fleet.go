@@ -217,9 +217,11 @@ func (s *slot) kill(mine string) {
 }
 
 // up lists the processes that can be asked something.
-func (f *fleet) up() []*process {
+func (f *fleet) up() []*process { return upIn(f.slots) }
+
+func upIn(slots []*slot) []*process {
 	var out []*process
-	for _, s := range f.slots {
+	for _, s := range slots {
 		if p := s.process(); p.up() {
 			out = append(out, p)
 		}
@@ -249,25 +251,38 @@ func (f *fleet) clear() {
 	}
 }
 
-// knowing lists the processes up that share a register with the process of this number
-// in the history.
-func (f *fleet) knowing(number int) []*process {
+// clusters are the slots whose managers share a register. Each cluster recovers its own
+// transactions.
+func (f *fleet) clusters() [][]*slot {
 	if f.plan.Register != "file" {
-		return f.up()
+		return [][]*slot{f.slots}
 	}
-	if p := f.slots[slotOf(number)].process(); p.up() {
-		return []*process{p}
+	var out [][]*slot
+	for _, s := range f.slots {
+		out = append(out, []*slot{s})
 	}
-	return nil
+	return out
 }
 
-// managed reports whether the branches of any manager have one that recovers them.
-func (f *fleet) managed() bool {
-	up := len(f.up())
-	if f.plan.Register == "file" {
-		return up == len(f.slots)
+// clusterOf tells which of the clusters a process is in, by its number in the history.
+func (f *fleet) clusterOf(number int) int {
+	if f.plan.Register != "file" {
+		return 0
 	}
-	return up > 0
+	return slotOf(number)
+}
+
+// knowing lists the processes up that share a register with the process of this number
+// in the history.
+func (f *fleet) knowing(number int) []*process { return upIn(f.clusters()[f.clusterOf(number)]) }
+
+// managed tells of each cluster whether a manager is up.
+func (f *fleet) managed() []bool {
+	var out []bool
+	for _, c := range f.clusters() {
+		out = append(out, len(upIn(c)) > 0)
+	}
+	return out
 }
 
 // awaitReady waits until every slot's process has opened its Manager.

@@ -15,22 +15,23 @@ const inDoubtMax = 30 * time.Second
 // health watches the prepared branches of all databases (I4), and knows since when
 // each database has been up without a break.
 type health struct {
-	world  *world
-	failed func(format string, args ...any)
+	world   *world
+	cluster func(gid string) (int, bool) // whose managers recover a transaction, if that is known yet
+	failed  func(format string, args ...any)
 
 	mu       sync.Mutex // guards what follows
 	upSince  map[string]time.Time
 	isDown   map[string]bool
-	fleetUp  time.Time                       // since when a manager was up at every look; zero: none is
+	managed  []time.Time                     // since when a manager of each cluster was up at every look; zero: none is
 	first    map[string]map[string]time.Time // by database and native name
 	reported map[string]bool
 	inDoubt  int
 	oldest   time.Duration // the highest age that counts, ever
 }
 
-func newHealth(w *world, failed func(string, ...any)) *health {
+func newHealth(w *world, cluster func(string) (int, bool), failed func(string, ...any)) *health {
 	h := &health{
-		world: w, failed: failed, upSince: make(map[string]time.Time), isDown: make(map[string]bool),
+		world: w, cluster: cluster, failed: failed, upSince: make(map[string]time.Time), isDown: make(map[string]bool),
 		first: make(map[string]map[string]time.Time), reported: make(map[string]bool),
 	}
 	for _, d := range w.databases {
@@ -56,8 +57,8 @@ func (h *health) up(db string) {
 // lookEvery is the pause between two looks at all databases.
 const lookEvery = 500 * time.Millisecond
 
-// watch looks until ctx ends. managed tells whether all branches have a manager.
-func (h *health) watch(ctx context.Context, managed func() bool) {
+// watch looks until ctx ends. managed tells of each cluster whether a manager is up.
+func (h *health) watch(ctx context.Context, managed func() []bool) {
 	for sleep(ctx, lookEvery) {
 		h.look(ctx, managed())
 	}
@@ -65,15 +66,8 @@ func (h *health) watch(ctx context.Context, managed func() bool) {
 
 // look lists the prepared branches of all databases and judges their age. It
 // returns how many of ours there are, and false if a database did not answer.
-func (h *health) look(ctx context.Context, managed bool) (ours int, complete bool) {
-	h.mu.Lock()
-	switch now := time.Now(); {
-	case !managed:
-		h.fleetUp = time.Time{}
-	case h.fleetUp.IsZero():
-		h.fleetUp = now
-	}
-	h.mu.Unlock()
+func (h *health) look(ctx context.Context, managed []bool) (ours int, complete bool) {
+	h.note(managed)
 	complete = true
 	for _, d := range h.world.databases {
 		begun := time.Now()
@@ -88,6 +82,23 @@ func (h *health) look(ctx context.Context, managed bool) (ours int, complete boo
 	h.inDoubt = ours
 	h.mu.Unlock()
 	return ours, complete
+}
+
+// note keeps since when the clusters have been managed.
+func (h *health) note(managed []bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.managed == nil {
+		h.managed = make([]time.Time, len(managed))
+	}
+	for i, up := range managed {
+		switch {
+		case !up:
+			h.managed[i] = time.Time{}
+		case h.managed[i].IsZero():
+			h.managed[i] = time.Now()
+		}
+	}
 }
 
 func (h *health) judge(d *database, listed []preparedBranch, now time.Time) int {
@@ -117,12 +128,13 @@ func (h *health) judge(d *database, listed []preparedBranch, now time.Time) int 
 }
 
 // judgeAge counts the time in which all databases, for the decision may be in any,
-// and a manager were up.
+// and a manager of the branch's cluster were up.
 func (h *health) judgeAge(d *database, b preparedBranch, age time.Duration, now time.Time) {
-	if h.fleetUp.IsZero() || slices.Contains(slices.Collect(maps.Values(h.isDown)), true) {
+	cluster, known := h.cluster(b.gid)
+	if !known || h.managed[cluster].IsZero() || slices.Contains(slices.Collect(maps.Values(h.isDown)), true) {
 		return
 	}
-	age = min(age, now.Sub(h.fleetUp))
+	age = min(age, now.Sub(h.managed[cluster]))
 	for _, since := range h.upSince {
 		age = min(age, now.Sub(since))
 	}

@@ -84,7 +84,7 @@ func (in *injector) carryOut(ctx context.Context, f fault) {
 	case faultKill, faultMine:
 		in.kill(ctx, f)
 	case faultFreeze:
-		in.freeze(ctx, s, f.For)
+		in.freeze(ctx, f)
 	case faultServer:
 		in.killServer(ctx, f)
 	case faultStatement:
@@ -112,7 +112,7 @@ func (in *injector) carryOut(ctx context.Context, f fault) {
 // the process has not come so far in a while. Where another fault lasts, it goes to the
 // next manager.
 func (in *injector) kill(ctx context.Context, f fault) {
-	s := in.spare(f.Manager)
+	s := in.unhit(f.Manager, in.fleet.plan.mortal())
 	if s == nil {
 		return
 	}
@@ -138,19 +138,19 @@ func (in *injector) kill(ctx context.Context, f fault) {
 // databases are down, it may not.
 const begunTime = 3 * time.Second
 
-// spare finds a mortal manager that no fault holds, and holds it.
-func (in *injector) spare(first int) *slot {
-	mortal := in.fleet.plan.mortal()
-	for i := range mortal {
-		if s := in.fleet.slots[(first+i)%mortal]; s.hit.TryLock() {
+// unhit finds one of the first n managers of which no fault lasts, and locks its hit.
+func (in *injector) unhit(first, n int) *slot {
+	for i := range n {
+		if s := in.fleet.slots[(first+i)%n]; s.hit.TryLock() {
 			return s
 		}
 	}
 	return nil
 }
 
-func (in *injector) freeze(ctx context.Context, s *slot, d time.Duration) {
-	if !s.hit.TryLock() {
+func (in *injector) freeze(ctx context.Context, f fault) {
+	s := in.unhit(f.Manager, len(in.fleet.slots))
+	if s == nil {
 		return
 	}
 	defer s.hit.Unlock()
@@ -160,7 +160,7 @@ func (in *injector) freeze(ctx context.Context, s *slot, d time.Duration) {
 	}
 	in.tally.freezes.Add(1)
 	p.signal(syscall.SIGSTOP)
-	sleep(ctx, d)
+	sleep(ctx, f.For)
 	p.signal(syscall.SIGCONT)
 }
 

@@ -23,6 +23,7 @@ type ledger struct {
 	phases map[history.Phase]int
 	open   map[[2]int]string // gid of an operation without an answer
 	begun  map[int]bool      // the processes that began a transaction, by their numbers
+	begins map[string]int    // who began a transaction, by its gid: the number in the history
 	told   map[string]history.Answer
 	recent []asked
 	finals map[string]history.Answer // what any manager said about a transaction
@@ -45,7 +46,7 @@ func newLedger(f *fleet, pollPath string, failed func(string, ...any)) (*ledger,
 	}
 	l := &ledger{
 		fleet: f, failed: failed, polls: polls,
-		phases: make(map[history.Phase]int), open: make(map[[2]int]string), begun: make(map[int]bool),
+		phases: make(map[history.Phase]int), open: make(map[[2]int]string), begun: make(map[int]bool), begins: make(map[string]int),
 		told: make(map[string]history.Answer), finals: make(map[string]history.Answer),
 	}
 	for _, s := range f.slots {
@@ -83,6 +84,7 @@ func (l *ledger) note(e history.Event) {
 	if e.Phase == history.Invoke {
 		l.open[id] = e.GID
 		l.begun[numberOf(e.Process)] = true
+		l.begins[e.GID] = e.Process
 		if e.Kind == history.Transfer {
 			if len(l.recent) >= recentMax {
 				l.recent = l.recent[recentMax/2:]
@@ -188,6 +190,15 @@ func (l *ledger) unanswered() []asked {
 		out = append(out, asked{gid, id[0]})
 	}
 	return out
+}
+
+// cluster tells whose managers recover a transaction, if there is but one, or its begin
+// was read.
+func (l *ledger) cluster(gid string) (int, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	process, ok := l.begins[gid]
+	return l.fleet.clusterOf(process), ok || len(l.fleet.clusters()) == 1
 }
 
 // midway counts those of the dead processes that had begun a transaction, and those

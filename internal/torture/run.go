@@ -21,7 +21,7 @@ type Options struct {
 	Epochs    int           // not 0: so many epochs, and Duration does not count
 	First     int           // the number of the first epoch: those before are left out
 	Epoch     time.Duration // under faults, of one epoch; defaults to 60 s
-	Calm      time.Duration // before and after, to measure the load; defaults to 5 s
+	Calm      time.Duration // before and after, to measure the load; defaults to 3 s
 	Seed      uint64
 	Register  string   // "home", "sql", "file", or "all" in turns
 	Databases []string // defaults to all
@@ -85,7 +85,7 @@ func begin(ctx context.Context, o Options) (*run, error) {
 		o.Epoch = time.Minute
 	}
 	if o.Calm == 0 {
-		o.Calm = 5 * time.Second
+		o.Calm = 3 * time.Second
 	}
 	var err error
 	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
@@ -229,7 +229,7 @@ func (r *run) epoch(ctx context.Context, plan *epochPlan) error {
 	if err != nil {
 		return err
 	}
-	e := &epochRun{run: r, plan: plan, fleet: f, ledger: l, health: newHealth(r.world, r.fail), dir: dir}
+	e := &epochRun{run: r, plan: plan, fleet: f, ledger: l, health: newHealth(r.world, l.cluster, r.fail), dir: dir}
 	err = e.all(ctx)
 	if err != nil {
 		err = fmt.Errorf("epoch %d: %w", plan.Epoch, err)

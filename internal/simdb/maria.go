@@ -115,14 +115,18 @@ func (m *maria) admit(c *call) error {
 	if !m.touches(c.st) {
 		return nil
 	}
-	if b := s.maria.branch; b != nil && b.state != branchActive {
-		return b.wrongState()
-	}
-	if s.tx == nil {
+	b := s.maria.branch
+	refused := b != nil && b.state != branchActive
+	if s.tx == nil && !refused {
 		s.begin().isolated = s.maria.isolation() >= repeatableRead
 	}
-	c.mark = s.tx.mark("")
-	s.maria.changed = s.tx.changed
+	if s.tx != nil {
+		c.mark = s.tx.mark("")
+		s.maria.changed = s.tx.changed
+	}
+	if refused {
+		return b.wrongState()
+	}
 	return nil
 }
 

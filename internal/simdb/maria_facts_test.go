@@ -80,6 +80,17 @@ var mariaFacts = []struct{ name, script string }{
 		1 SELECT @@autocommit
 		1 XA RECOVER
 	`},
+	{"a refused statement takes nothing back", `
+		1 XA START 'a'
+		1 UPDATE t SET v=1 WHERE id=1
+		1 XA END 'a'
+		1 SELECT * FROM t
+		1 UPDATE t SET v=2 WHERE id=1
+		1 XA PREPARE 'a'
+		1 SELECT * FROM t
+		1 XA COMMIT 'a'
+		1 SELECT * FROM t
+	`},
 	{"outside", `
 		1 BEGIN
 		1 XA START 'a'

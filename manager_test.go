@@ -385,15 +385,34 @@ func TestCancelledAfterDecision(t *testing.T) {
 	}
 }
 
+// The caller is let go once the decision is durable, and no sooner: a rollback is
+// waited for.
 func TestReturnAtDecision(t *testing.T) {
 	t.Parallel()
-	s := setup(t, func(c *Config, _ *bundle) { c.AckTimeout = 200 * time.Millisecond })
-	down := failure{err: errors.New("connection refused")}
-	s.b.failOn("commit", down)
-	s.b.failOn("finish commit", down)
-	if _, err := s.transfer(t.Context(), ReturnAtDecision()); err != nil {
-		t.Errorf("error %v: the decision is durable", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := setup(t, nil)
+		down := failure{err: errors.New("connection refused")}
+		s.b.failOn("commit", down)
+		s.b.failOn("finish commit", down)
+		start := time.Now()
+		if _, err := s.transfer(t.Context(), ReturnAtDecision()); err != nil || time.Since(start) != 0 {
+			t.Errorf("after %v: error %v: the decision is durable", time.Since(start), err)
+		}
+		_ = s.m.Close(context.Background())
+
+		s = setup(t, nil)
+		answer := make(chan struct{})
+		s.a.failOn("rollback", failure{err: down.err, until: answer})
+		time.AfterFunc(2*time.Second, func() { close(answer) })
+		start = time.Now()
+		err := s.m.Run(t.Context(), func(ctx context.Context, tx *Tx) error {
+			return errors.Join(s.a.work(ctx, tx), errVoteNo)
+		}, ReturnAtDecision())
+		if wantErr(t, err, ErrRolledBack); time.Since(start) != 2*time.Second {
+			t.Errorf("rolled back after %v", time.Since(start))
+		}
+		_ = s.m.Close(context.Background())
+	})
 }
 
 func TestHooks(t *testing.T) {
@@ -761,6 +780,19 @@ func TestUnreachableAtOpen(t *testing.T) {
 	}
 	if err := m.Run(t.Context(), func(ctx context.Context, tx *Tx) error { return b.work(ctx, tx) }); err != nil {
 		t.Errorf("after it came back: %v", err)
+	}
+}
+
+// Two names for one database are found out also where one of them joins late.
+func TestUnreachableTwin(t *testing.T) {
+	t.Parallel()
+	s := setup(t, func(cfg *Config, s *bundle) {
+		cfg.AllowUnreachable = true
+		s.b.tab = s.a.tab
+		s.b.failOn("open", failure{err: errors.New("connection refused"), times: 2}) // and in the first pass
+	})
+	if _, err := s.m.Recover(t.Context()); err == nil || !strings.Contains(err.Error(), "same database") {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -412,7 +412,7 @@ func TestForgetterBatches(t *testing.T) {
 		cfg.Register, cfg.NoRecovery, cfg.KeepDecisions = reg, true, time.Hour
 		cfg.Resources = append(cfg.Resources, rows)
 	})
-	f := s.m.forget
+	f := &forgetter{mgr: s.m, work: make(chan struct{}, 1)} // not the Manager's, which is at work
 	f.add(Place{}, "bank.x", nil)
 	if len(f.queue) != 0 {
 		t.Error("a transaction that left nothing is noted")

@@ -24,6 +24,9 @@
  * HELD=1       MariaDB: a prepared branch is tied to its session, everybody else
  *              hears "unknown XID", or (rarely) an acknowledgement without effect
  * RESURRECT=1  MariaDB: an acknowledged rollback may be found prepared after a crash
+ * RETURNS=1    MariaDB with a binary log: so may a one-phase commit, acknowledged or
+ *              not, with its record in it (troth.OnePhaseReturns). A sole writer of such a
+ *              server whose name says that a register decides votes: that is NV=1.
  *
  * The M_ switches make one mistake each, named by the rule that it breaks
  * (docs/protocol.md). docs/models/run expects that every one is found.
@@ -51,6 +54,9 @@
 #endif
 #ifndef RESURRECT
 #define RESURRECT 0
+#endif
+#ifndef RETURNS
+#define RETURNS 0
 #endif
 
 mtype:state = { stateActive, statePolling, statePreparing, stateDeciding,
@@ -113,7 +119,29 @@ inline check() {
 	}
 }
 
+inline write(v) {
+	row = v;
+	if
+	:: chosen == nothing -> chosen = v
+	:: else
+	fi
+}
+
 /* ---- a participant carries out a request --------------------------------- */
+/* A home that came back ends: its record becomes durable with it, or goes. */
+inline rehomed(i) {
+	if
+	:: i == 0 -> locked = false;
+#if REG == HOME
+		if
+		:: p[0] == done -> write(commit)
+		:: else
+		fi
+#endif
+	:: else
+	fi
+}
+
 inline serve(i, ef, who, a) {
 	if
 	:: ef == efPrepare && p[i] == working ->
@@ -128,7 +156,10 @@ inline serve(i, ef, who, a) {
 		fi
 	:: ef == efPrepare && p[i] != working -> a = no
 	:: ef == efCommit && p[i] == prepared && (!held[i] || who == own) ->
-		p[i] = done; held[i] = false; a = ack
+		p[i] = done; held[i] = false; a = ack;
+#if RETURNS
+		rehomed(i)
+#endif
 	:: ef == efCommit && p[i] == prepared && held[i] && who == other ->
 		if
 		:: a = unknown
@@ -136,6 +167,9 @@ inline serve(i, ef, who, a) {
 		fi
 	:: ef == efRollback && p[i] == prepared && (!held[i] || who == own) ->
 		p[i] = undone; held[i] = false; a = ack;
+#if RETURNS
+		rehomed(i);
+#endif
 #if RESURRECT
 		was[i] = true
 #endif
@@ -177,14 +211,6 @@ inline finish(i, ef, a, proved) {
 }
 
 /* ---- the register -------------------------------------------------------- */
-inline write(v) {
-	row = v;
-	if
-	:: chosen == nothing -> chosen = v
-	:: else
-	fi
-}
-
 /* put-if-absent: what is stored afterwards is the answer */
 inline put(v) {
 	if
@@ -215,7 +241,11 @@ inline stored(d, again) {
 /* Decide: d is what the caller learns, nothing if the answer is lost. In the home's
  * table it waits for the key. Both are one step there: the database locks the key. */
 inline Decide(v, n, again, intime, d) {
-	atomic {
+	if
+#if RETURNS
+	:: atomic { intime && locked && p[0] == prepared -> d = nothing }   /* its time is up */
+#endif
+	:: atomic {
 #ifdef M_R2_NO_KEY
 		intime ->
 #else
@@ -229,7 +259,8 @@ inline Decide(v, n, again, intime, d) {
 		:: faults < FAULTS && !lateput[n] -> faults++; lateput[n] = true; d = nothing  /* d */
 #endif
 		fi
-	}
+	   }
+	fi
 }
 
 /* A record may be forgotten only if nobody can plant the opposite any more: no pass
@@ -367,6 +398,12 @@ decide:
 #endif
 #if REG == HOME
 		closed[0] = true;
+#if RETURNS
+		if                                                  /* endReturned */
+		:: p[0] == prepared -> finish(0, efCommit, a, acked[0]); acked[0] = false
+		:: else
+		fi;
+#endif
 		if
 		:: tooold -> goto dead                              /* LifeMax: left to recovery; told: not known */
 		:: Decide(abort, 1, false, !tooold, d)
@@ -462,6 +499,12 @@ dead:
 #define reachable true
 #endif
 
+#ifdef LIVE                         /* a pass comes to every branch: not for ever to others */
+#define others (p[0] != prepared)
+#else
+#define others true
+#endif
+
 proctype Recoverer() {
 	byte i = 0;
 	mtype:record d = nothing;
@@ -470,13 +513,26 @@ proctype Recoverer() {
 end:
 	do
 	:: atomic {                                             /* P: one listed branch */
-		reachable && (p[1] == prepared || p[2] == prepared) ->
+		reachable && (p[0] == prepared || p[1] == prepared || p[2] == prepared) ->
 		if
-		:: p[1] == prepared -> i = 1
-		:: p[2] == prepared -> i = 2
+		:: p[0] == prepared -> i = 0                        /* RETURNS */
+		:: others && p[1] == prepared -> i = 1
+		:: others && p[2] == prepared -> i = 2
 		fi
 	   };
 	   atomic { d = row };                                  /* T: Lookup waits for nobody */
+#if RETURNS && REG == HOME && !defined(M_R6_RETURNED_LEFT)
+	   atomic {                                             /* returned: the record is in the branch itself */
+		if
+#ifdef M_R2_RETURNED_ROLLED_BACK
+		:: i == 0 && d == nothing && p[0] == prepared -> d = abort
+#else
+		:: i == 0 && d == nothing && p[0] == prepared -> d = commit
+#endif
+		:: else
+		fi
+	   };
+#endif
 	   if
 	   :: d == nothing ->
 #if defined(M_R2_NO_TOMBSTONE)
@@ -590,6 +646,25 @@ end:
 	od
 }
 
+#if RETURNS && (REG == HOME || defined(M_R1_SOLE_UNRECORDED))
+/* The server crashes soon after the commit, which is not durable yet although the
+ * binary log has it: the branch is prepared again, and so is its record. */
+#define returnable (p[0] == done && !aged && (REG != HOME || row == commit) && faults < FAULTS)
+
+inline comeback() {
+	faults++;
+	p[0] = prepared; gone = true;
+#if REG == HOME
+	row = nothing; locked = true;
+#endif
+	if
+	:: heard = none                                             /* the answer did not get out */
+	:: true
+	fi;
+	check()
+}
+#endif
+
 /* ---- time, sessions that end, messages that arrive late ------------------- */
 /* The home's session may end by itself, which costs a fault: a branch that loses its
  * own then has simply not voted. */
@@ -648,6 +723,9 @@ end:
 	:: atomic { !gone && (closed[0] || faults < FAULTS) -> leave0() }
 	:: atomic { closed[1] && (p[1] == working || held[1] || latefrom[1] == own) -> leave(1) }
 	:: atomic { closed[2] && (p[2] == working || held[2] || latefrom[2] == own) -> leave(2) }
+#if RETURNS
+	:: atomic { late[0] != 0 -> arrive(0, ef, a) }
+#endif
 	:: atomic { late[1] != 0 -> arrive(1, ef, a) }
 	:: atomic { late[2] != 0 -> arrive(2, ef, a) }
 	:: atomic { lateput[0] -> lateput[0] = false; put(commit) }
@@ -674,6 +752,9 @@ end:
 	:: atomic { p[1] == undone && was[1] && faults < FAULTS -> faults++; p[1] = prepared; held[1] = false }
 	:: atomic { p[2] == undone && was[2] && faults < FAULTS -> faults++; p[2] = prepared; held[2] = false }
 #endif
+#ifdef returnable
+	:: atomic { returnable -> comeback() }
+#endif
 	od
 }
 
@@ -682,7 +763,7 @@ bool tick = false;
 proctype Tick() { do :: tick = !tick od }   /* keeps every run infinite, so that cycles are found */
 
 /* I4: whatever happens, in the end nothing is open or in doubt. */
-ltl live { <> [] (p[0] != working && p[1] != working && p[1] != prepared && p[2] != working && p[2] != prepared) }
+ltl live { <> [] (p[0] != working && p[0] != prepared && p[1] != working && p[1] != prepared && p[2] != working && p[2] != prepared) }
 #endif
 
 init {

@@ -48,7 +48,7 @@ func (b *branch) ask(ctx context.Context, op string, do func(m *model, c *conn) 
 }
 
 // askUntil is a call that also ends with the second of two contexts.
-func (b *branch) askUntil(ctx context.Context, also <-chan struct{}, op string, do func(m *model, c *conn) (any, error)) (any, error) {
+func (b *branch) askUntil(ctx context.Context, also context.Context, op string, do func(m *model, c *conn) (any, error)) (any, error) {
 	p, c := b.r.p, b.conn
 	return p.ask(ctx, &call{
 		to: b.r.s, sess: c.session, also: also, key: key{op: op, tx: b.plan.no, branch: b.cfg.Branch},
@@ -67,7 +67,7 @@ func (b *branch) work(ctx context.Context, l leg) error {
 	b.mu.Lock()
 	b.wrote = true
 	b.mu.Unlock()
-	_, err := b.askUntil(ctx, b.cfg.Context.Done(), "work", func(m *model, c *conn) (any, error) { return nil, m.work(c, b.plan, l) })
+	_, err := b.askUntil(ctx, b.cfg.Context, "work", func(m *model, c *conn) (any, error) { return nil, m.work(c, b.plan, l) })
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err != nil && b.failed == nil {

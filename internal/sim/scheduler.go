@@ -32,7 +32,7 @@ type call struct {
 	until     time.Time     // a request that nobody waits for is lost after that; zero: it stays
 	done      chan struct{} // the answer, or the lack of one, is in err. Capacity 1
 
-	also <-chan struct{} // once it is closed, the caller waits no longer, as if its context had ended
+	ctx, also context.Context //nolint:containedctx // the caller waits until one of them ends; also may be nil
 }
 
 type callState uint8
@@ -81,32 +81,32 @@ var (
 // may not have been carried out, or be carried out later.
 //
 // What do finds out it returns: it may run when nobody waits for it any more.
+//
+// The scheduler watches ctx, and decides what the process sees of its end: it may be
+// frozen, and then find its answer there after all.
 func (p *process) ask(ctx context.Context, asked *call) (any, error) {
 	if p.dead.Load() {
 		return nil, errDead
 	}
 	c := p.w.newCall(asked)
-	c.by = p
+	c.by, c.ctx = p, ctx
 	c.key.slot, c.key.incarnation, c.key.store = p.slot, p.incarnation, c.to.no
 	p.w.handIn(c)
-	select {
-	case <-c.done:
-		answer, err := c.answer, c.err
-		p.w.reuse(c)
-		return answer, err
-	case <-ctx.Done():
-	case <-c.also:
-	}
-	// The scheduler decides what the process sees: it may be frozen, and then find
-	// its answer there after all.
-	p.w.handIn(&call{by: p, to: c.to, key: c.key, state: callAnswered, do: func() (any, error) { c.gaveUp = true; return nil, nil }})
 	if p.w.opt.Deep {
-		// database/sql holds a mutex meanwhile, for which the end of the same context
-		// makes another goroutine wait: so the bubble would never come to rest.
-		return nil, errLost
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			// database/sql holds a mutex meanwhile, for which the end of the same context
+			// makes another goroutine wait: so the bubble would never come to rest.
+			p.w.handIn(&call{by: p, to: c.to, key: c.key, state: callAnswered, do: func() (any, error) { c.gaveUp = true; return nil, nil }})
+			return nil, errLost
+		}
+	} else {
+		<-c.done
 	}
-	<-c.done
-	return c.answer, c.err
+	answer, err := c.answer, c.err
+	p.w.reuse(c)
+	return answer, err
 }
 
 // newCall makes a call as asked for that is waited for, of one that has ended if
@@ -205,7 +205,24 @@ func (w *world) takeIn() {
 		c.lose = w.drawFate(c)
 		w.calls = append(w.calls, c)
 	}
+	if !w.opt.Deep { // there the callers do it themselves, see ask
+		w.giveUp()
+	}
 }
+
+// giveUp takes note of the contexts that have ended: their callers wait no longer.
+// passTime wakes up for a deadline; what is cancelled otherwise is noticed with the
+// next thing that happens.
+func (w *world) giveUp() {
+	for _, c := range w.calls {
+		if c.waitedFor() {
+			c.gaveUp = c.ctx.Err() != nil || c.also != nil && c.also.Err() != nil
+		}
+	}
+}
+
+// waitedFor reports whether the end of a context can still make the caller give up.
+func (c *call) waitedFor() bool { return c.by != nil && !c.gaveUp }
 
 // choose picks one of the calls that can go on, nil if there is none.
 func (w *world) choose() *call {
@@ -253,15 +270,40 @@ func (w *world) underWay(s *session) bool {
 	return slices.ContainsFunc(w.calls, func(c *call) bool { return c.sess == s && c.key.op != opEnd && c.state == callSent })
 }
 
-// passTime waits for whatever comes first: a timer of the Manager's, or a second.
+// passTime waits for whatever comes first: a timer of the Manager's, the end of a
+// context, or a second.
 func (w *world) passTime() {
 	w.stirred = true
 	w.idle.Store(true)
-	w.alarm.Reset(time.Second)
+	pause := time.Second
+	if !w.opt.Deep {
+		pause = w.nextEnd()
+	}
+	w.alarm.Reset(pause)
 	select {
 	case <-w.kick:
 	case <-w.alarm.C:
 	}
+}
+
+// nextEnd is how long it takes until a context that is waited with ends by itself,
+// and at most a second.
+func (w *world) nextEnd() time.Duration {
+	next := time.Second
+	for _, c := range w.calls {
+		if !c.waitedFor() {
+			continue
+		}
+		for _, ctx := range [...]context.Context{c.ctx, c.also} {
+			if ctx == nil {
+				continue
+			}
+			if t, ok := ctx.Deadline(); ok {
+				next = min(next, time.Until(t))
+			}
+		}
+	}
+	return next
 }
 
 // carryOut takes a call one step on.

@@ -126,11 +126,17 @@ type inserting struct {
 	rows  [][]any
 	keys  []string // of the rows, as far as they are known
 	i     int
+	asked int // the row before which others might have gone first
 	n     int64
 }
 
 func (run *inserting) step(c *call) (Result, error) {
 	for ; run.i < len(run.rows); run.i++ {
+		if yield := c.s.srv.yield; yield != nil && run.i > run.asked {
+			if run.asked = run.i; yield() {
+				return Result{}, errBlocked
+			}
+		}
 		vals := run.rows[run.i]
 		if len(run.keys) == run.i { // a row without a primary key gets its number once
 			run.keys = append(run.keys, run.table.keyOf(vals))

@@ -52,12 +52,84 @@ var mariaGaps = []struct{ name, script string }{
 		3 INSERT INTO t VALUES (13,1)
 		1 COMMIT
 	`},
-	{"who has deleted a record locks its gap without waiting", `
+	{"a record is deleted by whom it was waited for", `
+		1 BEGIN
+		1 UPDATE t SET v=0 WHERE id=5
+		2 BEGIN
+		2 UPDATE t SET v=1 WHERE id=5
+		4 UPDATE t SET v=1 WHERE id=5
+		1 DELETE FROM t WHERE id=5
+		1 COMMIT
+		3 INSERT INTO t VALUES (4,1)
+		2 COMMIT
+	`},
+	{"a scan over a record that is locked", `
+		1 BEGIN
+		1 UPDATE t SET v=0 WHERE id=5
+		1 UPDATE t SET v=v+1
+		2 INSERT INTO t VALUES (4,1)
+		1 COMMIT
+	`},
+	{"a record that one has inserted and deleted", `
+		1 BEGIN
+		1 INSERT INTO t VALUES (13,1)
+		1 DELETE FROM t WHERE id=13
+		1 UPDATE t SET v=v+1 WHERE id=13
+		2 INSERT INTO t VALUES (12,1)
+		3 INSERT INTO t VALUES (13,1)
+		1 COMMIT
+	`},
+	{"a scan over one's own insertion", `
+		1 BEGIN
+		1 INSERT INTO t VALUES (13,1)
+		1 UPDATE t SET v=v+1
+		2 INSERT INTO t VALUES (12,1)
+		3 INSERT INTO t VALUES (14,1)
+		1 COMMIT
+	`},
+	{"who has deleted a record does not lock its gap", `
 		2 BEGIN
 		2 DELETE FROM t WHERE id=2
 		1 UPDATE t SET v=0 WHERE id=2
 		2 UPDATE t SET v=v WHERE id=2
+		2 DELETE FROM t WHERE id=5
+		2 UPDATE t SET v=v WHERE id=5
+		3 INSERT INTO t VALUES (4,1)
 		2 COMMIT
+	`},
+	{"weights: a gap of a record that it has deleted", `
+		3 BEGIN
+		3 SELECT v FROM t WHERE id=3 FOR UPDATE
+		3 SELECT v FROM t WHERE id=2 LOCK IN SHARE MODE
+		3 UPDATE t SET v=0 WHERE id=12
+		4 BEGIN
+		4 DELETE FROM t WHERE id=1
+		4 UPDATE t SET v=0 WHERE id=1
+		4 INSERT INTO t VALUES (13,7)
+		3 UPDATE t SET v=0 WHERE id=1
+	`},
+	{"weights: without the gap", `
+		3 BEGIN
+		3 SELECT v FROM t WHERE id=3 FOR UPDATE
+		3 SELECT v FROM t WHERE id=2 LOCK IN SHARE MODE
+		3 UPDATE t SET v=0 WHERE id=12
+		4 BEGIN
+		4 SELECT v FROM t WHERE id=2 LOCK IN SHARE MODE
+		4 DELETE FROM t WHERE id=1
+		4 INSERT INTO t VALUES (13,7)
+		3 UPDATE t SET v=0 WHERE id=1
+	`},
+	{"weights: a lock that was waited for", `
+		3 BEGIN
+		3 SELECT v FROM t WHERE id=3 FOR UPDATE
+		3 SELECT v FROM t WHERE id=2 LOCK IN SHARE MODE
+		3 UPDATE t SET v=0 WHERE id=12
+		4 BEGIN
+		4 SELECT v FROM t WHERE id=2 LOCK IN SHARE MODE
+		4 DELETE FROM t WHERE id=1
+		2 UPDATE t SET v=0 WHERE id=1
+		4 INSERT INTO t VALUES (13,7)
+		3 UPDATE t SET v=0 WHERE id=1
 	`},
 	{"XA PREPARE gives up gaps", `
 		1 XA START 'a'

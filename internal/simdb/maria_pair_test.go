@@ -77,6 +77,15 @@ func (p *mariaPair) begin() {
 		}
 		return p.choose(n) // what a crash brings back
 	}
+	p.sim.srv.yield = func() bool {
+		ready := 0
+		for _, s := range p.sim.srv.sessions {
+			if s.Ready() {
+				ready++
+			}
+		}
+		return ready > 1 && p.choose(2) == 1 // one of them is who asks
+	}
 }
 
 // choose takes the first choice, or the one that is to be tried.

@@ -103,8 +103,12 @@ type Server struct {
 
 	tables   map[string]*table
 	sessions []*Session // alive, oldest first
-	prepared []*txn     // in the order in which they were prepared
-	lastID   uint64     // of a session
+
+	// yield is for tests: whether others that can go on do so now, between two rows of
+	// a statement. nil: no.
+	yield    func() bool
+	prepared []*txn // in the order in which they were prepared
+	lastID   uint64 // of a session
 
 	commits    uint64 // a clock for snapshots, ticking with every commit
 	snapshots  int    // held by transactions

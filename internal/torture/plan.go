@@ -29,7 +29,7 @@ var faultKinds = []struct {
 	kind  faultKind
 	pause time.Duration
 }{
-	{faultKill, 125 * time.Millisecond},
+	{faultKill, 140 * time.Millisecond},
 	{faultMine, 500 * time.Millisecond},
 	{faultFreeze, 3 * time.Second},
 	{faultServer, 8 * time.Second},

@@ -182,7 +182,7 @@ func (r *report) enough(o Options, took time.Duration) error {
 		return fmt.Errorf("%w: %.1f kill-and-recover cycles a second over the whole run (want %.1f)", ErrTooLittle, rate, o.MinCycles)
 	}
 	if t.before < o.MinLoad || t.under < o.LoadUnder*t.before {
-		return fmt.Errorf("%w: %.0f tx/s before the faults (want %.0f), %.0f under them (want %.0f)", ErrTooLittle, t.before, o.MinLoad, t.under, o.LoadUnder*t.before)
+		return fmt.Errorf("%w: %.0f commits/s before the faults (want %.0f), %.0f under them (want %.0f)", ErrTooLittle, t.before, o.MinLoad, t.under, o.LoadUnder*t.before)
 	}
 	return nil
 }

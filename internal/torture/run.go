@@ -31,8 +31,8 @@ type Options struct {
 	Keep      bool     // what good epochs leave, too
 	Out       io.Writer
 
-	// MinLoad is how many transactions a second the clients must do before the faults
-	// for the run to count, and LoadUnder which part of that under faults.
+	// MinLoad is how many transactions a second the clients must commit before the
+	// faults for the run to count, and LoadUnder which part of that under faults.
 	MinLoad   float64
 	LoadUnder float64
 

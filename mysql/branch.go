@@ -353,7 +353,7 @@ func (b *branch) endThread(ctx context.Context) {
 }
 
 // Settle implements [troth.Settler]. When the session has left the server, the
-// record that the branch would have committed is there or not.
+// witness that the branch would have committed is there or not.
 func (b *branch) Settle(ctx context.Context) (troth.Outcome, error) {
 	b.release(true)
 	outcome, err := b.r.settle(ctx, b.o, b.xid, b.thread)

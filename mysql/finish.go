@@ -283,14 +283,14 @@ func (f *finisher) free(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// settle finds out how a one-phase commit ended whose answer was lost: when its
-// session has left the server, the record that it would have committed is there
-// or not.
+// settle finds out how a one-phase commit ended whose answer was lost, where there is
+// no decision table: when its session has left the server, the witness that it would
+// have committed is there or not.
 func (r *Resource) settle(ctx context.Context, o *opened, xid troth.XID, t thread) (troth.Outcome, error) {
 	outcome := troth.Undecided
 	err := o.reserve.Do(ctx, func(ctx context.Context, c *sql.Conn) error {
 		f := finisher{r: r, o: o, conn: c, xid: xid, holder: t, held: true, lost: true, mine: true}
-		if err := f.awaitHolder(ctx); err != nil || o.cfg.NeedDecisions {
+		if err := f.awaitHolder(ctx); err != nil {
 			return err
 		}
 		w, err := f.witness(ctx)
@@ -307,12 +307,5 @@ func (r *Resource) settle(ctx context.Context, o *opened, xid troth.XID, t threa
 		}
 		return nil
 	})
-	if err != nil || !o.cfg.NeedDecisions {
-		return outcome, err
-	}
-	outcome, err = o.table.Lookup(ctx, xid.GID)
-	if err == nil && outcome == troth.Undecided {
-		outcome = troth.Aborted // its session is gone: no decision can come from it any more
-	}
 	return outcome, err
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/troth-tx/troth"
 )
 
 // A header that describes no segment is refused, whatever its checksum says; at its
@@ -107,6 +109,41 @@ func TestEntryLimits(t *testing.T) {
 	} {
 		if got, err := decodeEntries(c.body); (err == nil) != c.ok {
 			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+// However full a segment is, its seal has room: no segment outgrows the size that its
+// header tells, and the log goes on.
+func TestSealsHaveRoom(t *testing.T) {
+	t.Parallel()
+	for n := range 41 { // so that every number of words is left at the end for once
+		fs := newMemFiles()
+		l := openMem(t, fs, small())
+		var want []troth.GID
+		for i := range 12 {
+			d := commitNo(i)
+			if i < 2 {
+				d.Branches[0].Evidence = strings.Repeat("x", n)
+			}
+			decide(t, l, d, troth.Committed)
+			want = append(want, d.GID)
+		}
+		closeLog(t, l)
+		if len(must(fs.List())) < 2 {
+			t.Fatal("one segment held them all")
+		}
+		for _, name := range must(fs.List()) {
+			if size := len(fs.get(name)); name != markName && size != 1024 {
+				t.Errorf("evidence of %d bytes: %s has %d bytes", n, name, size)
+			}
+		}
+		var got []troth.GID
+		for _, d := range committed(t, openMem(t, fs, small())) {
+			got = append(got, d.GID)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("evidence of %d bytes: %v, want %v", n, got, want)
 		}
 	}
 }

@@ -2,7 +2,7 @@ package simdb
 
 // mariaGaps are facts about gaps, and about records that come and go.
 var mariaGaps = []struct{ name, script string }{
-	{"a deleted record has a gap until it is purged, which passes it on", `
+	{"a deleted record is locked without its gap until it is purged", `
 		1 DELETE FROM t WHERE id=2
 		2 BEGIN
 		2 SELECT v FROM t WHERE id=2 LOCK IN SHARE MODE
@@ -14,7 +14,7 @@ var mariaGaps = []struct{ name, script string }{
 		4 UPDATE t SET v=0 WHERE id=3
 		2 COMMIT
 	`},
-	{"an insertion takes over a deleted record, gap or not", `
+	{"an insertion takes over a deleted record", `
 		1 DELETE FROM t WHERE id=2
 		1 BEGIN
 		1 SELECT v FROM t WHERE id=3 FOR UPDATE
@@ -27,7 +27,24 @@ var mariaGaps = []struct{ name, script string }{
 		2 INSERT INTO t VALUES (2,1)
 		1 COMMIT
 	`},
-	{"below REPEATABLE READ a deleted record has no gap", `
+	{"a deleted record is locked without its gap", `
+		1 DELETE FROM t WHERE id=5
+		2 BEGIN
+		2 UPDATE t SET v=0 WHERE id=5
+		3 INSERT INTO t VALUES (4,1)
+		1 BEGIN
+		1 DELETE FROM t WHERE id=3
+		4 UPDATE t SET v=0 WHERE id=3
+		1 COMMIT
+		2 COMMIT
+	`},
+	{"a shared lock, and one for all that waits for it", `
+		1 BEGIN
+		1 SELECT v FROM t WHERE id=5 LOCK IN SHARE MODE
+		2 UPDATE t SET v=0
+		1 INSERT INTO t VALUES (4,1)
+	`},
+	{"below REPEATABLE READ a deleted record is not locked", `
 		1 DELETE FROM t WHERE id=2
 		2 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED
 		2 BEGIN

@@ -13,8 +13,9 @@ import (
 //	intention  an insertion waits for the gap; nobody waits for it
 //
 // From REPEATABLE READ on whoever looks for a key that is missing locks the gap in
-// which it would be, and whoever finds a record that is marked as deleted locks its
-// gap, too. The end of a table (supremum) is a record that only has a gap.
+// which it would be, and whoever looks for no key locks every record with its gap. A
+// record that is marked as deleted is not missing. The end of a table (supremum) is a
+// record that only has a gap.
 //
 // Records come and go with their gaps: one that is inserted takes over the gap locks
 // of its successor, and when it vanishes, by a rollback or by purge, its locks become

@@ -40,7 +40,7 @@ func (m *maria) lockIn(c *call, r *row, mode lockMode) error {
 		return m.ask(c, r.successor(), mode, lockGap, false)
 	}
 	kind := lockRecord
-	if tx.isolated && (c.ranged || r.deleted() && r.dirty != tx && !tx.has(r, mode, lockRecord)) {
+	if tx.isolated && c.ranged {
 		kind = lockNextKey
 	}
 	had := tx.has(r, mode, kind)

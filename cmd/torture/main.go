@@ -4,6 +4,7 @@
 //	torture points [-actions kill,freeze,cut-before,cut-after] [-only POINT] [-seed N] [-rounds N]
 //	torture random [-duration 20m] [-seed N] [-register home|file|sql|all]
 //	torture replay FILE
+//	torture selftest [-only NAME,NAME] [-by DETECTOR,DETECTOR] [-all]
 //
 // Everything runs on servers of its own, which end with it. Build it with the tag
 // "faultpoint" to have managers kill themselves at named points too.
@@ -34,6 +35,8 @@ var modes = map[string]mode{
 	"points": {points, "every fault point: kill, freeze, cut off before and after, one at a time"},
 	"random": {random, "faults drawn from a seed, until the time is over or a promise is broken"},
 	"replay": {replay, "the faults of a failed epoch once more"},
+
+	"selftest": {selftest, "seeded mistakes: does anything find them?"},
 }
 
 var errUsage = errors.New("usage")
@@ -58,7 +61,7 @@ func run(ctx context.Context, args []string) error {
 			return m.run(ctx, args[1:])
 		}
 	}
-	for _, name := range []string{"points", "random", "replay"} {
+	for _, name := range []string{"points", "random", "replay", "selftest"} {
 		fmt.Fprintf(os.Stderr, "torture %-8s %s\n", name, modes[name].help)
 	}
 	return errUsage

@@ -216,9 +216,7 @@ func (s *slot) kill(mine string) {
 	}
 }
 
-// up lists the processes that can be asked something.
-func (f *fleet) up() []*process { return upIn(f.slots) }
-
+// upIn lists the processes that can be asked something.
 func upIn(slots []*slot) []*process {
 	var out []*process
 	for _, s := range slots {

@@ -80,6 +80,19 @@ var mariaFacts = []struct{ name, script string }{
 		1 SELECT @@autocommit
 		1 XA RECOVER
 	`},
+	{"savepoints outlive XA PREPARE", `
+		1 XA START 'a'
+		1 SAVEPOINT x
+		1 SAVEPOINT y
+		1 XA END 'a'
+		1 RELEASE SAVEPOINT y
+		1 XA PREPARE 'a'
+		1 ROLLBACK TO SAVEPOINT x
+		1 RELEASE SAVEPOINT x
+		1 ROLLBACK TO SAVEPOINT y
+		1 XA COMMIT 'a'
+		1 ROLLBACK TO SAVEPOINT x
+	`},
 	{"a refused statement takes nothing back", `
 		1 XA START 'a'
 		1 UPDATE t SET v=1 WHERE id=1

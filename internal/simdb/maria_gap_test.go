@@ -168,6 +168,21 @@ var mariaGaps = []struct{ name, script string }{
 		2 UPDATE t SET v=98 WHERE id=3
 		3 UPDATE t SET v=98 WHERE id=1
 	`},
+	{"XA PREPARE lets a cycle close, and nobody looks", `
+		2 XA START 'a'
+		2 UPDATE t SET v=0 WHERE id=11
+		2 UPDATE t SET v=0 WHERE id=5
+		1 BEGIN
+		1 DELETE FROM t WHERE id=12
+		3 BEGIN
+		3 SELECT v FROM t WHERE id=1 FOR UPDATE
+		1 UPDATE t SET v=0 WHERE id=1
+		3 INSERT INTO t VALUES (13,7)
+		2 XA END 'a'
+		2 XA PREPARE 'a'
+		4 SELECT 1
+		4 UPDATE t SET v=0 WHERE id=2
+	`},
 	{"two insertions into a gap that both have", `
 		1 BEGIN
 		1 SELECT v FROM t WHERE id=11 FOR UPDATE

@@ -77,6 +77,7 @@ func (p *mariaPair) begin() {
 		}
 		return p.choose(n) // what a crash brings back
 	}
+	p.sim.srv.pick = p.choose
 	p.sim.srv.yield = func() bool {
 		ready := 0
 		for _, s := range p.sim.srv.sessions {

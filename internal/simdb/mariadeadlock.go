@@ -1,5 +1,7 @@
 package simdb
 
+import "slices"
+
 // InnoDB follows one wait of each transaction only, that for the first lock in its
 // way. It looks for a cycle when a transaction begins to wait, and again when a lock
 // is given up and somebody goes on waiting for another who waits.
@@ -48,11 +50,16 @@ func cycleOf(tx *txn) *txn {
 	}
 }
 
-// lookAgain looks for deadlocks among the waits that have changed.
+// lookAgain looks for deadlocks among the waits that have changed. InnoDB begins with
+// any of them.
 func (m *maria) lookAgain() {
 	for len(m.suspects) > 0 {
-		tx := m.suspects[0]
-		m.suspects = m.suspects[1:]
+		i := 0
+		if pick := m.srv.pick; pick != nil && len(m.suspects) > 1 {
+			i = pick(len(m.suspects))
+		}
+		tx := m.suspects[i]
+		m.suspects = slices.Delete(m.suspects, i, i+1)
 		m.resolve(tx)
 	}
 }

@@ -219,7 +219,7 @@ func (m *maria) dequeue(l *recLock) {
 	l.table.locks = slices.DeleteFunc(l.table.locks, is)
 	l.tx.maria.locks = slices.DeleteFunc(l.tx.maria.locks, is)
 	m.settled(l)
-	m.regrant(l.table)
+	m.regrant(l.table, nil)
 }
 
 // settled ends the wait for a lock, however it ended.
@@ -229,11 +229,11 @@ func (m *maria) settled(l *recLock) {
 	}
 }
 
-// regrant grants the locks of a table that need not wait any more, and notes whose
-// waits may have become part of a deadlock.
-func (m *maria) regrant(t *table) {
+// regrant grants the locks on a record that need not wait any more, nil: on all of the
+// table, and notes whose waits may have become part of a deadlock.
+func (m *maria) regrant(t *table, r *row) {
 	for _, l := range t.locks {
-		if !l.waits {
+		if !l.waits || r != nil && !l.on(r) {
 			continue
 		}
 		by := l.rows[0].blocker(l.tx, l.mode, l.kind, l)
@@ -250,6 +250,9 @@ func (m *maria) regrant(t *table) {
 
 // release gives up all locks of a transaction.
 func (m *maria) release(tx *txn) {
+	if len(tx.maria.intents) == 0 {
+		return // it has none, and InnoDB does not look for deadlocks
+	}
 	for n := len(tx.maria.locks); n > 0; n = len(tx.maria.locks) {
 		m.dequeue(tx.maria.locks[n-1])
 	}
@@ -258,7 +261,8 @@ func (m *maria) release(tx *txn) {
 }
 
 // releaseOnPrepare is what XA PREPARE does to locks that are not exclusive, and to
-// gaps.
+// gaps. If that lets somebody's wait close a cycle, InnoDB notices when a transaction
+// next gives up its locks.
 func (m *maria) releaseOnPrepare(tx *txn) {
 	tx.maria.prepared = true
 	for _, l := range slices.Backward(slices.Clone(tx.maria.locks)) {
@@ -268,11 +272,10 @@ func (m *maria) releaseOnPrepare(tx *txn) {
 			m.dequeue(l)
 		case l.on(end):
 			m.takeOff(l, end)
-			m.regrant(l.table)
+			m.regrant(l.table, end)
 		}
 	}
 	tx.maria.intents = slices.DeleteFunc(tx.maria.intents, func(i intent) bool { return i.mode == lockShared })
-	m.lookAgain()
 }
 
 // unlock gives up a lock on a record that a statement found to be of no use.
@@ -280,7 +283,7 @@ func (m *maria) unlock(tx *txn, r *row, mode lockMode) {
 	for _, l := range tx.maria.locks {
 		if l.mode == mode && !l.waits && l.on(r) {
 			m.takeOff(l, r)
-			m.regrant(r.table)
+			m.regrant(r.table, r)
 			m.lookAgain()
 			return
 		}

@@ -103,9 +103,6 @@ func (m *maria) doRelease(s *Session, name string) error {
 	if i < 0 {
 		return errNoSavepoint(name)
 	}
-	if _, err := s.savepointsAllowed(); err != nil {
-		return err
-	}
 	s.maria.savepoints = s.maria.savepoints[:i]
 	return nil
 }

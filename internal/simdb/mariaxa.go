@@ -147,7 +147,6 @@ func (m *maria) prepare(s *Session, b *branch) {
 	if tx.number != 0 && s.maria.isolation() < serializable { // also if all that it wrote was taken back
 		m.releaseOnPrepare(tx)
 	}
-	s.maria.savepoints = nil
 	m.srv.prepared = append(m.srv.prepared, tx)
 	m.srv.tell(PreparedKind, s, tx.name)
 }

@@ -106,7 +106,11 @@ type Server struct {
 
 	// yield is for tests: whether others that can go on do so now, between two rows of
 	// a statement. nil: no.
-	yield    func() bool
+	yield func() bool
+
+	// pick is for tests: which of n goes first where that is chance on a real server.
+	// nil: the first.
+	pick     func(n int) int
 	prepared []*txn // in the order in which they were prepared
 	lastID   uint64 // of a session
 

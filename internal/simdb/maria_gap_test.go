@@ -44,6 +44,16 @@ var mariaGaps = []struct{ name, script string }{
 		2 UPDATE t SET v=0
 		1 INSERT INTO t VALUES (4,1)
 	`},
+	{"below REPEATABLE READ a deleted record is not waited for", `
+		1 INSERT INTO t VALUES (11,1)
+		1 DELETE FROM t WHERE id=11
+		1 BEGIN
+		1 INSERT INTO t VALUES (11,7),(3,7)
+		2 INSERT INTO t VALUES (11,7)
+		3 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED
+		3 UPDATE t SET v=v+1 WHERE id=11
+		1 COMMIT
+	`},
 	{"below REPEATABLE READ a deleted record is not locked", `
 		1 DELETE FROM t WHERE id=2
 		2 SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED

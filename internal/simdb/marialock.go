@@ -278,18 +278,6 @@ func (m *maria) releaseOnPrepare(tx *txn) {
 	tx.maria.intents = slices.DeleteFunc(tx.maria.intents, func(i intent) bool { return i.mode == lockShared })
 }
 
-// unlock gives up a lock on a record that a statement found to be of no use.
-func (m *maria) unlock(tx *txn, r *row, mode lockMode) {
-	for _, l := range tx.maria.locks {
-		if l.mode == mode && !l.waits && l.on(r) {
-			m.takeOff(l, r)
-			m.regrant(r.table, r)
-			m.lookAgain()
-			return
-		}
-	}
-}
-
 // takeOff takes a lock off one record. The structure stays, and counts.
 func (m *maria) takeOff(l *recLock, r *row) {
 	l.rows = slices.DeleteFunc(l.rows, func(x *row) bool { return x == r })

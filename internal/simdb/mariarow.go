@@ -43,12 +43,10 @@ func (m *maria) lockIn(c *call, r *row, mode lockMode) error {
 	if tx.isolated && c.ranged {
 		kind = lockNextKey
 	}
-	had := tx.has(r, mode, kind)
-	err := m.ask(c, r, mode, kind, false)
-	if err == nil && !had && !tx.isolated && r.deleted() && r.dirty != tx {
-		m.unlock(tx, r, mode)
+	if !tx.isolated && r.dirty == nil && r.deleted() {
+		return nil // not locked, nor waited for
 	}
-	return err
+	return m.ask(c, r, mode, kind, false)
 }
 
 // narrow leaves out of a scan the rows that a statement does not come to see, because

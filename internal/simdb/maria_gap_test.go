@@ -193,6 +193,15 @@ var mariaGaps = []struct{ name, script string }{
 		4 SELECT 1
 		4 UPDATE t SET v=0 WHERE id=2
 	`},
+	{"a branch that a crash brought back is waited for", `
+		1 XA START 'a'
+		1 INSERT INTO t VALUES (13,7)
+		1 XA END 'a'
+		1 XA PREPARE 'a'
+		crash
+		2 INSERT INTO t VALUES (13,7)
+		3 XA COMMIT 'a'
+	`},
 	{"two insertions into a gap that both have", `
 		1 BEGIN
 		1 SELECT v FROM t WHERE id=11 FOR UPDATE

@@ -250,7 +250,7 @@ func (m *maria) regrant(t *table, r *row) {
 
 // release gives up all locks of a transaction.
 func (m *maria) release(tx *txn) {
-	if len(tx.maria.intents) == 0 {
+	if len(tx.maria.intents) == 0 && len(tx.maria.locks) == 0 {
 		return // it has none, and InnoDB does not look for deadlocks
 	}
 	for n := len(tx.maria.locks); n > 0; n = len(tx.maria.locks) {

@@ -44,7 +44,6 @@ type server interface {
 	Addr() string
 	Kill() error
 	Restart(ctx context.Context) error
-	Log() string
 }
 
 func openDatabase(t *testing.T, kind string, i int) database {

@@ -2,6 +2,7 @@ package torture
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -213,10 +214,30 @@ func age(ctx context.Context, c *cycle) error {
 				}
 				continue
 			}
-			_, err := d.db.ExecContext(ctx, "UPDATE "+table+" SET created_at = created_at - INTERVAL '1' DAY WHERE gid LIKE '"+c.lane.domain+".%'")
+			err := d.age(ctx, table, c.lane.domain)
 			if err != nil {
 				return fmt.Errorf("%s: age %s: %w", d.name, table, err)
 			}
+		}
+	}
+	return nil
+}
+
+// age changes one transaction's rows after the other: of a range MariaDB would also lock
+// the end, which may be another lane's row, held by a program that sleeps.
+func (d *database) age(ctx context.Context, table, domain string) error {
+	var gids []string
+	err := eachRow(ctx, d.db, "SELECT DISTINCT gid FROM "+table+" WHERE gid LIKE '"+domain+".%'", func(rows *sql.Rows) error {
+		gids = append(gids, "")
+		return rows.Scan(&gids[len(gids)-1])
+	})
+	if err != nil {
+		return err
+	}
+	for _, gid := range gids {
+		_, err := d.db.ExecContext(ctx, "UPDATE "+table+" SET created_at = created_at - INTERVAL '1' DAY WHERE gid = '"+gid+"'")
+		if err != nil {
+			return err
 		}
 	}
 	return nil

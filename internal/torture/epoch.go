@@ -45,7 +45,7 @@ func (e *epochRun) all(ctx context.Context) error {
 	}
 	background.Go(func() { e.health.watch(bctx, e.fleet.managed) })
 	for i := range pollers {
-		background.Go(func() { e.ledger.poll(bctx, 1+i, seeded(e.plan.Run, e.plan.Epoch, 2+uint64(i))) })
+		background.Go(func() { e.ledger.poll(bctx, 1+i, seeded(e.plan.Run, e.plan.Epoch, purposePoller+uint64(i))) })
 	}
 
 	e.sample.starting = e.took()

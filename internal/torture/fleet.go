@@ -132,7 +132,7 @@ func (f *fleet) startIn(s *slot) (*process, error) {
 
 // childConfig draws what differs between one process and the next.
 func (f *fleet) childConfig(s *slot, number int) childConfig {
-	rng := seeded(f.plan.Run, f.plan.Epoch, 1<<8|uint64(number)&0xff)
+	rng := seeded(f.plan.Run, f.plan.Epoch, purposeChild|uint64(number)%purposeChild)
 	cfg := childConfig{
 		Process: processNumber(number, s.no), Clients: f.plan.Clients, Seed: rng.Uint64(),
 		History: s.history, Accounts: f.plan.Accounts, Keys: f.plan.keys(), Value: int64(number) * valuesEach,

@@ -84,6 +84,14 @@ var statements = map[engine][]string{
 	},
 }
 
+// What an epoch draws for. Each has its own generator, and 16 bits to tell them apart.
+const (
+	purposePlan   = 0
+	purposeFaults = 1
+	purposePoller = 2       // and the next ones, for the pollers
+	purposeChild  = 1 << 15 // with a process's number in the lower bits
+)
+
 // seeded makes the generator of one purpose in one epoch.
 func seeded(run uint64, epoch int, purpose uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(run, uint64(epoch)<<16|purpose))
@@ -93,7 +101,7 @@ func seeded(run uint64, epoch int, purpose uint64) *rand.Rand {
 // kills of managers, which cost least and find most, always: that one manager is
 // spared shows what their absence would.
 func (e *epochPlan) drawFaults(mines bool) {
-	rng := seeded(e.Run, e.Epoch, 1)
+	rng := seeded(e.Run, e.Epoch, purposeFaults)
 	for _, k := range faultKinds {
 		on := rng.IntN(2) == 0 || k.kind == faultKill
 		if !on || k.kind == faultMine && !mines {

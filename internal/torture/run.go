@@ -189,7 +189,7 @@ func (r *run) epochs(ctx context.Context) error {
 
 // plan decides everything about an epoch.
 func (r *run) plan(n int) *epochPlan {
-	rng := seeded(r.opts.Seed, n, 0)
+	rng := seeded(r.opts.Seed, n, purposePlan)
 	e := &epochPlan{
 		Run: r.opts.Seed, Epoch: n, Register: r.opts.Register, Databases: r.opts.Databases,
 		Managers: managers, Spared: 1, Clients: clients, Accounts: accounts, Length: r.opts.Epoch,

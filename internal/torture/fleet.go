@@ -169,7 +169,8 @@ func (f *fleet) childConfig(s *slot, number int) childConfig {
 
 // logDir is where in the world's directory the file logs are: one of each manager, for
 // a log has one owner. So they are clusters of their own, which leave each other's
-// branches alone.
+// branches alone, but for those whose decision is in the database that cannot prepare:
+// that is the register of all.
 const logDir = "log"
 
 func fileLog(dir string, slot int) string { return filepath.Join(dir, logDir, strconv.Itoa(slot)) }
@@ -250,7 +251,8 @@ func (f *fleet) clear() {
 }
 
 // clusters are the slots whose managers share a register. Each cluster recovers its own
-// transactions.
+// transactions, and every cluster those that a database decides, see
+// [preparedBranch].shared.
 func (f *fleet) clusters() [][]*slot {
 	if f.plan.Register != "file" {
 		return [][]*slot{f.slots}
@@ -271,7 +273,7 @@ func (f *fleet) clusterOf(number int) int {
 }
 
 // knowing lists the processes up that share a register with the process of this number
-// in the history.
+// in the history. Others know what a database decided, but only of that.
 func (f *fleet) knowing(number int) []*process { return upIn(f.clusters()[f.clusterOf(number)]) }
 
 // managed tells of each cluster whether a manager is up.

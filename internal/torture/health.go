@@ -23,6 +23,7 @@ type health struct {
 	upSince  map[string]time.Time
 	isDown   map[string]bool
 	managed  []time.Time                     // since when a manager of each cluster was up at every look; zero: none is
+	anyone   time.Time                       // the same of a manager of any cluster
 	first    map[string]map[string]time.Time // by database and native name
 	reported map[string]bool
 	inDoubt  int
@@ -91,14 +92,23 @@ func (h *health) note(managed []bool) {
 	if h.managed == nil {
 		h.managed = make([]time.Time, len(managed))
 	}
+	now := time.Now()
 	for i, up := range managed {
-		switch {
-		case !up:
-			h.managed[i] = time.Time{}
-		case h.managed[i].IsZero():
-			h.managed[i] = time.Now()
-		}
+		h.managed[i] = heldSince(h.managed[i], up, now)
 	}
+	h.anyone = heldSince(h.anyone, slices.Contains(managed, true), now)
+}
+
+// heldSince is from when on something has held: from before on, if it was so already; zero
+// if it does not hold.
+func heldSince(before time.Time, holds bool, now time.Time) time.Time {
+	switch {
+	case !holds:
+		return time.Time{}
+	case before.IsZero():
+		return now
+	}
+	return before
 }
 
 func (h *health) judge(d *database, listed []preparedBranch, now time.Time) int {
@@ -128,13 +138,13 @@ func (h *health) judge(d *database, listed []preparedBranch, now time.Time) int 
 }
 
 // judgeAge counts the time in which all databases, for the decision may be in any,
-// and a manager of the branch's cluster were up.
+// and a manager that may recover the branch were up.
 func (h *health) judgeAge(d *database, b preparedBranch, age time.Duration, now time.Time) {
-	cluster, known := h.cluster(b.gid)
-	if !known || h.managed[cluster].IsZero() || slices.Contains(slices.Collect(maps.Values(h.isDown)), true) {
+	managed := h.managedLocked(b)
+	if managed.IsZero() || slices.Contains(slices.Collect(maps.Values(h.isDown)), true) {
 		return
 	}
-	age = min(age, now.Sub(h.managed[cluster]))
+	age = min(age, now.Sub(managed))
 	for _, since := range h.upSince {
 		age = min(age, now.Sub(since))
 	}
@@ -143,6 +153,18 @@ func (h *health) judgeAge(d *database, b preparedBranch, age time.Duration, now 
 		h.reported[b.native] = true
 		h.failed("I4: %s: %s (%s) has been in doubt for %v while all databases and a manager were up", d.name, b.gid, b.native, age.Round(time.Second))
 	}
+}
+
+// managedLocked tells since when a manager that may recover the branch has been up;
+// zero if none is, or it is not known yet whose the branch is.
+func (h *health) managedLocked(b preparedBranch) time.Time {
+	if b.shared {
+		return h.anyone
+	}
+	if cluster, known := h.cluster(b.gid); known {
+		return h.managed[cluster]
+	}
+	return time.Time{}
 }
 
 func (h *health) numbers() (inDoubt int, oldest time.Duration) {

@@ -192,8 +192,8 @@ func (l *ledger) unanswered() []asked {
 	return out
 }
 
-// cluster tells whose managers recover a transaction, if there is but one, or its begin
-// was read.
+// cluster tells whose managers recover a transaction that no database decides, if there
+// is but one cluster, or the transaction's begin was read.
 func (l *ledger) cluster(gid string) (int, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

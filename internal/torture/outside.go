@@ -22,6 +22,7 @@ import (
 type preparedBranch struct {
 	native string // what ends it: a quoted gid, or the three parts of an XA identifier
 	gid    string // of ours, empty for others
+	shared bool   // its decision is in a database, and so within reach of every manager
 }
 
 // listPrepared asks a database for all its prepared branches.
@@ -52,7 +53,7 @@ func (d *database) listPostgres(ctx context.Context) ([]preparedBranch, error) {
 		}
 		b := preparedBranch{native: "'" + name + "'"}
 		if x, err := troth.ParseXID(name); err == nil && x.GID.Domain() == domain {
-			b.gid = string(x.GID)
+			b.gid, b.shared = string(x.GID), x.Place.Resource != ""
 		}
 		out = append(out, b)
 	}
@@ -75,7 +76,7 @@ func (d *database) listMariaDB(ctx context.Context) ([]preparedBranch, error) {
 		}
 		b := preparedBranch{native: nativeXA(format, data[:gtrid], data[gtrid:])}
 		if x, err := troth.ParseXA(format, data[:gtrid], data[gtrid:]); err == nil && x.GID.Domain() == domain {
-			b.gid = string(x.GID)
+			b.gid, b.shared = string(x.GID), x.Place.Resource != ""
 		}
 		out = append(out, b)
 	}

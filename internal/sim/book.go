@@ -252,6 +252,12 @@ func (b *book) answers(p *process, plan *plan, o troth.Outcome, err error) {
 	if o == troth.Aborted && d == troth.Committed {
 		b.violateLocked("I13", plan.gid, "Outcome says aborted, and the decision is committed")
 	}
+	if o != troth.Undecided {
+		if plan.said != troth.Undecided && plan.said != o {
+			b.violateLocked("I13", plan.gid, "Outcome says %v, after it said %v", o, plan.said)
+		}
+		plan.said = o
+	}
 	if o != troth.Undecided && err != nil {
 		b.violateLocked("I13", plan.gid, "Outcome says %v with the error %v", o, err)
 	}

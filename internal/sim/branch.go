@@ -231,10 +231,21 @@ func (b *branch) Settle(ctx context.Context) (troth.Outcome, error) {
 	return got.(troth.Outcome), nil
 }
 
-func (b *branch) Release(context.Context) error {
+// Release ends a branch that has nothing to commit. Its database may refuse it then:
+// what was read does not hold together.
+func (b *branch) Release(ctx context.Context) (err error) {
+	w := b.r.p.w
+	if w.cfg.refusesReaders {
+		_, err = b.ask(ctx, "release", func(*model, *conn) (any, error) {
+			if w.rough() && w.rng.IntN(2) == 0 {
+				return nil, errAborted
+			}
+			return nil, nil
+		})
+	}
 	b.stage = stageEnded
 	b.Close()
-	return nil
+	return err
 }
 
 func (b *branch) Failed() error {

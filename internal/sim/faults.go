@@ -30,6 +30,7 @@ type setting struct {
 	clocks                                   time.Duration
 	foreign                                  bool // prepared branches of other programs
 	twoMessages                              bool // a decision and its commit go apart
+	refusesReaders                           bool // at their end: what they read does not hold together
 }
 
 type registerKind uint8
@@ -90,6 +91,7 @@ func drawSetting(rng *rand.Rand, deep bool) setting {
 	if s.register == fileRegister {
 		s.processes = 1 // it has one owner
 	}
+	s.refusesReaders = rng.IntN(4) == 0
 	return s
 }
 

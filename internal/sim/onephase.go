@@ -42,6 +42,8 @@ func (m *model) committedInOnePhase(t *txn, xid troth.XID) {
 	m.onePhase = append(m.onePhase, t)
 }
 
+func (t *txn) mayReturn() bool { return time.Since(t.at) <= unsyncedFor }
+
 func (t *txn) shares(o *txn) bool {
 	for a, used := range t.uses {
 		if used && o.uses[a] {
@@ -58,7 +60,7 @@ func (m *model) harden() { m.onePhase = nil }
 // is none.
 func (w *world) mayReturn() *store {
 	for _, s := range w.databases() {
-		if s.binlog && len(s.backend.(*model).onePhase) > 0 {
+		if s.binlog && slices.ContainsFunc(s.backend.(*model).onePhase, (*txn).mayReturn) {
 			return s
 		}
 	}
@@ -92,7 +94,7 @@ func (w *world) killCommitting(s *store) bool {
 // bringBack is what a crash makes of one-phase commits.
 func (m *model) bringBack(rng *rand.Rand) {
 	for _, t := range m.onePhase {
-		if time.Since(t.at) <= unsyncedFor && rng.IntN(3) > 0 {
+		if t.mayReturn() && rng.IntN(3) > 0 {
 			m.comeBack(t)
 		}
 	}

@@ -22,6 +22,7 @@ type plan struct {
 	gid   troth.GID // guarded by the book
 	begun bool
 	told  told
+	said  troth.Outcome // by Outcome, to anybody, last
 }
 
 // leg is one statement.

@@ -143,6 +143,7 @@ func (w *world) handIn(c *call) {
 
 // step makes one thing happen, once all wait: see settle.
 func (w *world) step() {
+	w.settle() // what was asked before this step may have started somebody
 	if w.rough() && w.maybeFault() {
 		return
 	}

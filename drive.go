@@ -175,6 +175,8 @@ func (d *driver) carryOut(effects []effect, events []event) []event {
 	}
 	if work[0].kind == efDecide {
 		faultpoint.Hit("votes.complete")
+	}
+	if d.m.state == stateDeciding || d.m.state == stateReleasing {
 		d.settle()
 	}
 	var others chan event

@@ -464,6 +464,32 @@ func TestReadersAreUndecidedUntilReleased(t *testing.T) {
 	}
 }
 
+// A caller who gives up while readers are released need not wait for them.
+func TestImpatientReader(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := setup(t, func(_ *Config, s *bundle) { s.a.wrote, s.b.wrote = false, false })
+		answer := make(chan struct{})
+		s.b.failOn("release", failure{until: answer})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			_, err := s.transfer(ctx)
+			ended <- err
+		}()
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		select {
+		case err := <-ended:
+			wantErr(t, err, ErrUndecided)
+		default:
+			t.Error("the caller still waits")
+		}
+		close(answer)
+	})
+}
+
 // A rollback that fails on the branch's own session is done from elsewhere, if the
 // branch may be prepared; what cannot be reached is recovery's.
 func TestFailedRollback(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/troth-tx/troth/internal/faultpoint"
+	"github.com/troth-tx/troth/internal/mistake"
 )
 
 // branchesMax is how many branches one transaction may have.
@@ -421,7 +422,12 @@ func (s txState) outcome() Outcome {
 		return Committed
 	case stateAborting, stateAborted:
 		return Aborted
-	case stateActive, statePolling, statePreparing, stateDeciding, stateReleasing:
+	case stateReleasing:
+		if mistake.On("readers-told-early") {
+			return Committed
+		}
+		return Undecided
+	case stateActive, statePolling, statePreparing, stateDeciding:
 		return Undecided
 	}
 	panic("troth: transaction in " + strconv.Itoa(int(s)))

@@ -21,6 +21,7 @@ func All() []Mistake {
 		{"failed-commit-rolls-back", "R2", "a branch whose commit failed is rolled back"},
 		{"context-cancels-decision", "R3", "the caller's context stops what follows the decision"},
 		{"returning-sole-does-not-vote", "R2", "a sole branch whose one-phase commit may come back commits in one phase though a register decides"},
+		{"readers-told-early", "I13", "a transaction in which nobody wrote counts as committed before its databases have confirmed what was read"},
 		{"forget-unacknowledged", "R4", "the record is forgotten though a branch did not acknowledge"},
 
 		// Recovery and upkeep.

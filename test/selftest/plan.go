@@ -30,6 +30,7 @@ var plan = map[string]struct {
 	"register-error-is-abort":      {core, ""},
 	"failed-commit-rolls-back":     {core, ""},
 	"context-cancels-decision":     {core, "caller who gives up"},
+	"readers-told-early":           {core, ""},
 	"forget-unacknowledged":        {core, ""},
 	"returning-sole-does-not-vote": {core, ""},
 

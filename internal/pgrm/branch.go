@@ -486,7 +486,7 @@ func (b *Branch) Release(ctx context.Context) error {
 	}
 	_, err := b.round(ctx, "COMMIT")
 	b.end(err != nil)
-	if err != nil && refused(err) { // a SERIALIZABLE reader that must not trust what it read
+	if err != nil { // perhaps a SERIALIZABLE reader, who must not trust what it read
 		return b.fail("commit", err)
 	}
 	return nil

@@ -22,6 +22,7 @@ type ledger struct {
 	events []history.Event
 	phases map[history.Phase]int
 	open   map[[2]int]string // gid of an operation without an answer
+	unsure map[[2]int]string // gid of an operation whose answer was that nobody knows
 	begun  map[int]bool      // the processes that began a transaction, by their numbers
 	begins map[string]int    // who began a transaction, by its gid: the number in the history
 	told   map[string]history.Answer
@@ -46,7 +47,7 @@ func newLedger(f *fleet, pollPath string, failed func(string, ...any)) (*ledger,
 	}
 	l := &ledger{
 		fleet: f, failed: failed, polls: polls,
-		phases: make(map[history.Phase]int), open: make(map[[2]int]string), begun: make(map[int]bool), begins: make(map[string]int),
+		phases: make(map[history.Phase]int), open: make(map[[2]int]string), unsure: make(map[[2]int]string), begun: make(map[int]bool), begins: make(map[string]int),
 		told: make(map[string]history.Answer), finals: make(map[string]history.Answer),
 	}
 	for _, s := range f.slots {
@@ -94,16 +95,16 @@ func (l *ledger) note(e history.Event) {
 		return
 	}
 	l.phases[e.Phase]++
-	if e.Phase != history.Unknown {
-		delete(l.open, id)
-	}
+	delete(l.open, id)
 	switch e.Phase {
 	case history.OK, history.Pending:
 		l.told[e.GID] = history.Committed
 		l.look(e)
 	case history.RolledBack:
 		l.told[e.GID] = history.Aborted
-	case history.Invoke, history.Unknown:
+	case history.Unknown:
+		l.unsure[id] = e.GID
+	case history.Invoke:
 	}
 }
 
@@ -186,8 +187,10 @@ func (l *ledger) unanswered() []asked {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []asked
-	for id, gid := range l.open {
-		out = append(out, asked{gid, id[0]})
+	for _, some := range []map[[2]int]string{l.open, l.unsure} {
+		for id, gid := range some {
+			out = append(out, asked{gid, id[0]})
+		}
 	}
 	return out
 }

@@ -30,10 +30,10 @@ type epochSample struct {
 	starting, calm, faulted, healing, checking time.Duration // the phases
 }
 
-// cycles counts kills that somebody had to recover from: of processes that had begun
-// a transaction, and of databases. After each, a process opened its Manager, or the
-// database was restarted, and recovery left nothing in doubt: the epoch would have
-// failed otherwise.
+// cycles counts the kills of processes that had begun a transaction, whether or not
+// one was under way when they died, and the kills of databases. After each, a process
+// opened its Manager, or the database was restarted, and nothing was left in doubt: the
+// epoch would have failed otherwise.
 func (s *epochSample) cycles() int { return s.begun + int(s.servers) }
 
 func (s *epochSample) note(e *epochRun, before, under, after float64, settled time.Duration) {

@@ -45,6 +45,7 @@ type slot struct {
 	mined   bool   // the current process has one
 	stop    bool   // nothing is started any more
 	killed  []int  // the numbers of the processes that SIGKILL ended
+	fired   int    // how many of them died at their mine
 	readies []time.Duration
 }
 
@@ -92,16 +93,7 @@ func (f *fleet) supervise(s *slot) {
 			return
 		}
 		<-p.ended
-		killed, err := p.fate()
-		s.mu.Lock()
-		if killed {
-			s.killed = append(s.killed, p.number)
-		}
-		if p.readyIn > 0 {
-			s.readies = append(s.readies, p.readyIn)
-		}
-		stopped := s.stop
-		s.mu.Unlock()
+		killed, stopped, err := s.noteEnd(p)
 		switch {
 		case err != nil:
 			f.failed("crash: %v; see %s", err, s.log.Name())
@@ -111,6 +103,23 @@ func (f *fleet) supervise(s *slot) {
 			return
 		}
 	}
+}
+
+// noteEnd keeps how the slot's process has ended.
+func (s *slot) noteEnd(p *process) (killed, stopped bool, err error) {
+	killed, err = p.fate()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if killed {
+		s.killed = append(s.killed, p.number)
+		if s.mined && !p.wasStruck() {
+			s.fired++
+		}
+	}
+	if p.readyIn > 0 {
+		s.readies = append(s.readies, p.readyIn)
+	}
+	return killed, s.stop, err
 }
 
 func (f *fleet) startIn(s *slot) (*process, error) {

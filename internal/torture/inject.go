@@ -24,9 +24,11 @@ var actions = map[string]wireproxy.Action{
 }
 
 // tally counts the faults that really happened. Statements are those that a rule
-// acted on; broken are those of them that lost their connection.
+// acted on; broken are those of them that lost their connection. Skipped are those of
+// the schedule that would have struck a manager or a database, and found none to strike:
+// another fault lasted, or no process began a transaction before the epoch's end.
 type tally struct {
-	freezes, serverKills, statements, broken, cuts, blackholes, sessions atomic.Int64
+	skipped, freezes, serverKills, statements, broken, cuts, blackholes, sessions atomic.Int64
 }
 
 // An injector carries out the schedule of an epoch.
@@ -114,6 +116,7 @@ func (in *injector) carryOut(ctx context.Context, f fault) {
 func (in *injector) kill(ctx context.Context, f fault) {
 	s := in.unhit(f.Manager, in.fleet.plan.mortal())
 	if s == nil {
+		in.tally.skipped.Add(1)
 		return
 	}
 	defer s.hit.Unlock()
@@ -125,6 +128,7 @@ func (in *injector) kill(ctx context.Context, f fault) {
 		}
 	}
 	if ctx.Err() != nil {
+		in.tally.skipped.Add(1)
 		return
 	}
 	p := s.process()
@@ -151,13 +155,11 @@ func (in *injector) unhit(first, n int) *slot {
 func (in *injector) freeze(ctx context.Context, f fault) {
 	s := in.unhit(f.Manager, len(in.fleet.slots))
 	if s == nil {
+		in.tally.skipped.Add(1)
 		return
 	}
 	defer s.hit.Unlock()
-	p := s.process()
-	if p == nil {
-		return
-	}
+	p := s.process() // there is one: every manager was ready before the faults
 	in.tally.freezes.Add(1)
 	p.signal(syscall.SIGSTOP)
 	sleep(ctx, f.For)
@@ -166,8 +168,9 @@ func (in *injector) freeze(ctx context.Context, f fault) {
 
 func (in *injector) killServer(ctx context.Context, f fault) {
 	lock := in.servers[f.DB]
-	if !lock.TryLock() {
-		return // it is down already
+	if !lock.TryLock() { // it is down already
+		in.tally.skipped.Add(1)
+		return
 	}
 	defer lock.Unlock()
 	d := in.world.find(f.DB)

@@ -32,6 +32,7 @@ type process struct {
 	mu      sync.Mutex // guards what follows
 	asked   map[string][]chan string
 	frozen  bool
+	struck  bool // somebody sent it SIGKILL while it lived, as far as was known
 	readyIn time.Duration
 }
 
@@ -155,6 +156,9 @@ func (p *process) await(answer <-chan string, within time.Duration) (string, err
 }
 
 func (p *process) signal(sig syscall.Signal) {
+	if sig == syscall.SIGKILL {
+		p.strike()
+	}
 	_ = p.cmd.Process.Signal(sig) // to the dead is fine
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -164,6 +168,23 @@ func (p *process) signal(sig syscall.Signal) {
 	case syscall.SIGCONT:
 		p.frozen = false
 	}
+}
+
+// strike takes note, before the signal, of who may die of it.
+func (p *process) strike() {
+	select {
+	case <-p.ended:
+	default:
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.struck = true
+	}
+}
+
+func (p *process) wasStruck() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.struck
 }
 
 // up reports whether the process lives, is not frozen, and has opened its Manager.

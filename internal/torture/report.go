@@ -21,6 +21,8 @@ type epochSample struct {
 	oldest               time.Duration
 	kills                int
 	begun, underway      int // of the killed: had begun a transaction, had one under way
+	mines                int // of the killed: died at their mine
+	skipped              int64
 	freezes, servers     int64
 	statements, broken   int64
 	cuts                 int64
@@ -44,12 +46,14 @@ func (s *epochSample) note(e *epochRun, before, under, after float64, settled ti
 	killed := e.fleet.killed()
 	s.kills = len(killed)
 	s.begun, s.underway = e.ledger.midway(killed)
+	s.skipped = e.tally.skipped.Load()
 	s.freezes, s.servers = e.tally.freezes.Load(), e.tally.serverKills.Load()
 	s.statements, s.broken, s.cuts = e.tally.statements.Load(), e.tally.broken.Load(), e.tally.cuts.Load()
 	s.blackholes, s.sessions = e.tally.blackholes.Load(), e.tally.sessions.Load()
 	for _, slot := range e.fleet.slots {
 		slot.mu.Lock()
 		s.readies = append(s.readies, slot.readies...)
+		s.mines += slot.fired
 		slot.mu.Unlock()
 	}
 }
@@ -113,6 +117,8 @@ func (r *report) sum() epochSample {
 		t.kills += s.kills
 		t.begun += s.begun
 		t.underway += s.underway
+		t.mines += s.mines
+		t.skipped += s.skipped
 		t.freezes += s.freezes
 		t.servers += s.servers
 		t.statements += s.statements
@@ -148,6 +154,7 @@ func (r *report) table(took time.Duration) {
 		{"unknown", fmt.Sprint(t.count.unknown)},
 		{"process kills", perSecond(int64(t.kills))},
 		{"  with a tx begun", fmt.Sprintf("%d, of which %d with one under way", t.begun, t.underway)},
+		{"  at their mine", perSecond(int64(t.mines))},
 		{"server kills", perSecond(t.servers)},
 		{"freezes", perSecond(t.freezes)},
 		{"statements hit", perSecond(t.statements)},
@@ -155,6 +162,7 @@ func (r *report) table(took time.Duration) {
 		{"connections cut", perSecond(t.cuts)},
 		{"black holes", perSecond(t.blackholes)},
 		{"sessions ended", perSecond(t.sessions)},
+		{"kills, freezes skipped", perSecond(t.skipped)},
 		{"kill-and-recover cycles", fmt.Sprintf("%d (%.2f/s over all, %.2f/s under faults)",
 			t.cycles(), float64(t.cycles())/took.Seconds(), float64(t.cycles())/max(t.faulted.Seconds(), 1))},
 		{"load", fmt.Sprintf("%.0f commits/s before, %.0f (%.0f %%) under faults, %.0f (%.0f %%) after",

@@ -28,6 +28,7 @@ func random(ctx context.Context, args []string) error {
 	flags.Float64Var(&o.MinLoad, "min-load", 100, "commits a second before the faults that the run needs to count")
 	flags.Float64Var(&o.LoadUnder, "min-under", 0.15, "part of that under faults")
 	flags.Float64Var(&o.MinCycles, "min-cycles", 5, "kill-and-recover cycles a second, over the whole run, that it needs to count")
+	flags.Float64Var(&o.MinServerKills, "min-server-kills", 0.5, "kills of databases a minute under faults that a run of four epochs or more needs to count")
 	databases := flags.String("databases", "", "some of ma1,ma2,pg1,pg2,lite; all by default")
 	flags.StringVar(&o.Dir, "dir", "", "for what a failing epoch leaves; a temporary directory by default")
 	flags.BoolVar(&o.Keep, "keep", false, "keep the histories and logs of good epochs too")

@@ -99,12 +99,22 @@ func seeded(run uint64, epoch int, purpose uint64) *rand.Rand {
 
 // drawFaults fills in the swarm and the schedule. Every kind is on with p = 1/2, but
 // kills of managers, which cost least and find most, always: that one manager is
-// spared shows what their absence would.
+// spared shows what their absence would; and kills of databases in every second epoch,
+// for a run needs some to count.
 func (e *epochPlan) drawFaults(mines bool) {
 	rng := seeded(e.Run, e.Epoch, purposeFaults)
 	for _, k := range faultKinds {
-		on := rng.IntN(2) == 0 || k.kind == faultKill
-		if !on || k.kind == faultMine && !mines {
+		on := rng.IntN(2) == 0
+		switch k.kind {
+		case faultKill:
+			on = true
+		case faultServer:
+			on = e.Epoch%2 == 0
+		case faultMine:
+			on = on && mines
+		case faultFreeze, faultStatement, faultCutAll, faultBlackhole, faultSession:
+		}
+		if !on {
 			continue
 		}
 		e.Kinds = append(e.Kinds, k.kind)

@@ -183,11 +183,17 @@ func percent(part, whole float64) float64 {
 	return 100 * part / whole
 }
 
+// epochsMin is how many epochs tell how often databases are killed.
+const epochsMin = 4
+
 // enough says whether the run did so much that finding nothing means something.
 func (r *report) enough(o Options, took time.Duration) error {
 	t := r.sum()
 	if rate := float64(t.cycles()) / took.Seconds(); rate < o.MinCycles {
 		return fmt.Errorf("%w: %.1f kill-and-recover cycles a second over the whole run (want %.1f)", ErrTooLittle, rate, o.MinCycles)
+	}
+	if want := o.MinServerKills * t.faulted.Minutes(); len(r.samples) >= epochsMin && float64(t.servers) < want {
+		return fmt.Errorf("%w: %d kills of databases in %v under faults (want %.0f)", ErrTooLittle, t.servers, tenth(t.faulted), want)
 	}
 	if t.before < o.MinLoad || t.under < o.LoadUnder*t.before {
 		return fmt.Errorf("%w: %.0f commits/s before the faults (want %.0f), %.0f under them (want %.0f)", ErrTooLittle, t.before, o.MinLoad, t.under, o.LoadUnder*t.before)

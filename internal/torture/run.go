@@ -40,6 +40,11 @@ type Options struct {
 	// its first start of a database to its last check, to count.
 	MinCycles float64
 
+	// MinServerKills is how many kills of databases a minute under faults must have, on
+	// average, for the run to count if it has [epochsMin] epochs or more: only every
+	// second has any.
+	MinServerKills float64
+
 	replay *epochPlan // run this one epoch
 }
 

@@ -67,7 +67,7 @@ var detectors = []detector{
 	{
 		name: storm, dir: ".", finding: regexp.MustCompile(`()\b([IR]\d+\b.*)`), budget: 5 * time.Minute,
 		build: []string{"build", "-tags", tags, "./cmd/torture"},
-		args:  []string{"random", "-duration=4m", "-epoch=20s", "-seed=1", "-min-load=0", "-min-under=0"},
+		args:  []string{"random", "-duration=4m", "-epoch=20s", "-seed=1", "-min-load=0", "-min-under=0", "-min-cycles=0", "-min-server-kills=0"},
 	},
 }
 

@@ -198,6 +198,7 @@ func cancelled(t *testing.T, w *world, c contender) told {
 	defer cancel()
 	acted := w.wire.at(m, func(int) bool {
 		cancel()
+		time.Sleep(time.Second) // drivers watch ctx beside the connection: who heeds it has time to
 		return true
 	})
 	said := read(b.transfer(ctx, payment))

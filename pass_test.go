@@ -413,29 +413,35 @@ func TestPassGivesUpOnOneSilentResource(t *testing.T) {
 // branch in turn: a pass would take hours.
 func TestPassGivesUpOnASilentRegister(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		asked := 0
-		s := setup(t, func(cfg *Config, s *bundle) {
-			cfg.NoRecovery = true
-			cfg.Resources[0] = &hookRM{memRM: s.a, reg: &hookReg{
-				memRegister: s.a.tab,
-				decide: func(ctx context.Context, _ Decision) (Outcome, error) {
-					asked++
-					<-ctx.Done()
-					return Aborted, ctx.Err()
-				},
-			}}
+	for keep, want := range map[time.Duration]time.Duration{
+		time.Minute:     decideTimeout,
+		4 * time.Second: 2 * time.Second, // a later abort could find that the commit's record is gone
+		-1:              decideTimeout,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			asked := 0
+			s := setup(t, func(cfg *Config, s *bundle) {
+				cfg.NoRecovery, cfg.KeepDecisions = true, keep
+				cfg.Resources[0] = &hookRM{memRM: s.a, reg: &hookReg{
+					memRegister: s.a.tab,
+					decide: func(ctx context.Context, _ Decision) (Outcome, error) {
+						asked++
+						<-ctx.Done()
+						return Aborted, ctx.Err()
+					},
+				}}
+			})
+			for range 3 {
+				s.b.left(NewGID("bank", time.Now()), s.a.place())
+			}
+			start := time.Now()
+			n, err := s.m.recoverPass(t.Context())
+			if took := time.Since(start); n != 0 || !errors.Is(err, context.DeadlineExceeded) || asked != 1 || took != want || s.b.inDoubt() != 3 {
+				t.Errorf("ended %d in %v, asked %d times, error %v", n, took, asked, err)
+			}
+			_ = s.m.Close(context.Background())
 		})
-		for range 3 {
-			s.b.left(NewGID("bank", time.Now()), s.a.place())
-		}
-		start := time.Now()
-		n, err := s.m.recoverPass(t.Context())
-		if took := time.Since(start); n != 0 || !errors.Is(err, context.DeadlineExceeded) || asked != 1 || took != decideTimeout || s.b.inDoubt() != 3 {
-			t.Errorf("ended %d in %v, asked %d times, error %v", n, took, asked, err)
-		}
-		_ = s.m.Close(context.Background())
-	})
+	}
 }
 
 // silentRM lists and never ends a branch.

@@ -230,6 +230,15 @@ func (p *pass) fresh(asked time.Time) bool {
 	return keep < 0 || time.Since(asked) < keep/2
 }
 
+// abortWithin bounds the question for an abort, which may wait for its home: together
+// with what was listed before (see fresh) it must not outlast the record of a commit.
+func (c *Config) abortWithin() time.Duration {
+	if c.KeepDecisions < 0 {
+		return decideTimeout
+	}
+	return min(decideTimeout, c.KeepDecisions/2)
+}
+
 // list returns the prepared branches that this pass is to look after: of our
 // domain (R7), and driven by no one in this process.
 func (p *pass) list(ctx context.Context, r Resource) ([]Prepared, error) {
@@ -373,7 +382,7 @@ func (p *pass) presumeAbort(ctx context.Context, r Resource, b Prepared) bool {
 		return p.finish(ctx, r, b, Aborted)
 	}
 	faultpoint.Hit("recover.before-decide")
-	dctx, cancel := context.WithTimeout(ctx, decideTimeout)
+	dctx, cancel := context.WithTimeout(ctx, p.mgr.cfg.abortWithin())
 	defer cancel()
 	outcome, err := reg.Decide(dctx, Decision{GID: b.XID.GID, Outcome: Aborted})
 	if err != nil && mistake.On("abort-error-is-abort") {

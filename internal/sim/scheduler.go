@@ -29,6 +29,7 @@ type call struct {
 	gaveUp    bool        // its context has ended
 	lose      fate
 	notBefore time.Time
+	sent      time.Time
 	until     time.Time     // a request that nobody waits for is lost after that; zero: it stays
 	done      chan struct{} // the answer, or the lack of one, is in err. Capacity 1
 
@@ -203,7 +204,7 @@ func (w *world) takeIn() {
 			w.reply(c, nil, errDead)
 			continue
 		}
-		c.lose = w.drawFate(c)
+		c.lose, c.sent = w.drawFate(c), time.Now()
 		w.calls = append(w.calls, c)
 	}
 	if !w.opt.Deep { // there the callers do it themselves, see ask
@@ -379,7 +380,7 @@ func (c *call) orphan() *call {
 	o := *c
 	o.by, o.done, o.gaveUp, o.lose = nil, nil, false, keep
 	if o.sess == nil {
-		o.until = time.Now().Add(keepDecisions / 2)
+		o.until = o.sent.Add(keepDecisions / 2)
 	}
 	return &o
 }

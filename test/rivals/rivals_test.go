@@ -152,6 +152,6 @@ func compare(t *testing.T, tables string) {
 	case *rewrite:
 		must(t, os.WriteFile(page, []byte(head+begin+"\n"+tables+"\n"+end+tail), 0o600))
 	default:
-		t.Errorf("%s says otherwise; go test ./test/rivals -rewrite writes what was found:\n%s", page, written)
+		t.Errorf("%s says otherwise; go test ./test/rivals -rewrite writes what was found, which stands above; the page has:\n%s", page, written)
 	}
 }

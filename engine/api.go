@@ -1,0 +1,243 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/troth-tx/troth/store"
+)
+
+// As returns a context whose requests are made by a principal: it can see and change
+// only its own transactions, and what it makes is its own. Without a principal, or with
+// an empty one, a request reaches all.
+func As(ctx context.Context, owner string) context.Context {
+	return context.WithValue(ctx, ownerKey{}, owner)
+}
+
+type ownerKey struct{}
+
+func ownerOf(ctx context.Context) string {
+	owner, _ := ctx.Value(ownerKey{}).(string)
+	return owner
+}
+
+// A Request describes a transaction to be prepared or submitted.
+type Request struct {
+	GID           string
+	Pattern       store.Pattern
+	Protocol      string
+	QueryPrepared string
+	Data          string
+	Steps         []Step // of a message or a saga
+	Options       store.Options
+}
+
+// A Step is one step of a message or a saga. An action of a message may be
+// "topic://name": it stands for one branch for each subscriber.
+type Step struct {
+	Action     string
+	Compensate string // of a saga
+	Payload    []byte
+}
+
+// Prepare announces a transaction: a message that its sender is about to commit, a TCC
+// or XA whose branches will be registered. It returns when that is durable, also if it
+// was before. A *StateError says that the transaction has gone on meanwhile.
+func (e *Engine) Prepare(ctx context.Context, r Request) error {
+	t, err := e.transaction(ctx, r, store.Prepared)
+	if err != nil {
+		return err
+	}
+	_, err = e.createOr(ctx, t, false, prepare)
+	return err
+}
+
+// Submit goes forth with a transaction that was prepared, or with a new one. It
+// returns when that is durable; with Options.Wait when the first pass has ended: nil if
+// the transaction succeeded, else ErrFailed or ErrOngoing.
+func (e *Engine) Submit(ctx context.Context, r Request) error {
+	t, err := e.transaction(ctx, r, store.Submitted)
+	if err != nil {
+		return err
+	}
+	end, err := e.createOr(ctx, t, true, submit(t))
+	if err != nil || !r.Options.Wait {
+		return err
+	}
+	return e.await(ctx, r.GID, end, store.Succeeded)
+}
+
+// Abort goes back with a transaction that was prepared. With wait it returns when the
+// first pass has ended.
+func (e *Engine) Abort(ctx context.Context, gid, reason string, wait bool) error {
+	end, err := e.change(ctx, gid, abort(cut(reason, e.limits.ErrorMax)))
+	if err != nil || !wait {
+		return err
+	}
+	return e.await(ctx, gid, end, store.Failed)
+}
+
+// Register adds branches to a TCC, an XA or a workflow that is prepared.
+func (e *Engine) Register(ctx context.Context, gid string, branches ...store.Branch) error {
+	_, err := e.change(ctx, gid, register(branches))
+	return err
+}
+
+// StartWorkflow creates a workflow, or finds it, and returns it with what it has done.
+func (e *Engine) StartWorkflow(ctx context.Context, r Request) (*store.Transaction, error) {
+	t, err := e.transaction(ctx, r, store.Prepared)
+	if err != nil {
+		return nil, err
+	}
+	_, err = e.createOr(ctx, t, false, func(*store.Transaction, time.Time) (changed, drive bool, err error) { return false, false, nil })
+	if err != nil {
+		return nil, err
+	}
+	return e.Get(ctx, r.GID)
+}
+
+// EndWorkflow ends a workflow as its function did. The same end again is no error.
+func (e *Engine) EndWorkflow(ctx context.Context, gid string, ok bool, result, reason string) error {
+	end := store.Failed
+	if ok {
+		end = store.Succeeded
+	}
+	_, err := e.change(ctx, gid, conclude(end, result, cut(reason, e.limits.ErrorMax)))
+	return err
+}
+
+// Stop ends a transaction as failed without calling anybody: an operator's last
+// resort. What its branches have done stays done.
+func (e *Engine) Stop(ctx context.Context, gid, reason string) error {
+	_, err := e.change(ctx, gid, stop(cut(reason, e.limits.ErrorMax)))
+	return err
+}
+
+// RetryNow begins a pass that is not due yet.
+func (e *Engine) RetryNow(ctx context.Context, gid string) error {
+	_, err := e.change(ctx, gid, func(t *store.Transaction, _ time.Time) (changed, drive bool, err error) {
+		if t.State.Over() {
+			return false, false, refused(t, "retry")
+		}
+		return false, true, nil
+	})
+	return err
+}
+
+// Get returns a transaction as it is stored.
+func (e *Engine) Get(ctx context.Context, gid string) (*store.Transaction, error) {
+	t, err := e.store.Get(ctx, gid)
+	return t, told(err)
+}
+
+// createOr creates a transaction, or changes it if it is there.
+func (e *Engine) createOr(ctx context.Context, t *store.Transaction, drive bool, c change) (end <-chan struct{}, err error) {
+	d := e.hold(t.GID)
+	defer e.release(d)
+	end, err = d.create(ctx, t, drive)
+	if errors.Is(err, store.ErrExists) {
+		end, err = d.change(ctx, c)
+	}
+	return end, told(err)
+}
+
+func (e *Engine) change(ctx context.Context, gid string, c change) (end <-chan struct{}, err error) {
+	d := e.hold(gid)
+	defer e.release(d)
+	end, err = d.change(ctx, c)
+	return end, told(err)
+}
+
+// told turns what the store says into what callers are told.
+func told(err error) error {
+	var state *StateError
+	switch {
+	case err == nil, errors.As(err, &state), errors.Is(err, store.ErrExists):
+		return err
+	case errors.Is(err, store.ErrNotFound):
+		return ErrNotFound
+	}
+	return fmt.Errorf("%w: %w", ErrUnknown, err)
+}
+
+// await waits for the end of a pass.
+func (e *Engine) await(ctx context.Context, gid string, end <-chan struct{}, want store.State) error {
+	select {
+	case <-end:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrOngoing, context.Cause(ctx))
+	case <-e.ctx.Done():
+		return ErrOngoing
+	}
+	t, err := e.Get(ctx, gid)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrOngoing, err)
+	case t.State == want:
+		return nil
+	case t.State.Over():
+		return fmt.Errorf("%w: %s", ErrFailed, t.Reason)
+	}
+	return ErrOngoing
+}
+
+// transaction makes what a request describes.
+func (e *Engine) transaction(ctx context.Context, r Request, s store.State) (*store.Transaction, error) {
+	if err := e.limits.check(r); err != nil {
+		return nil, err
+	}
+	branches, err := e.branchesOf(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	now := e.cfg.Now()
+	t := &store.Transaction{
+		GID: r.GID, Pattern: r.Pattern, Protocol: r.Protocol, QueryPrepared: r.QueryPrepared, Data: r.Data,
+		Options: r.Options, Branches: branches, Created: now, Updated: now, State: s, Interval: e.limits.RetryInterval,
+	}
+	if r.Options.RetryInterval > 0 {
+		t.Interval = r.Options.RetryInterval
+	}
+	return t, nil
+}
+
+const topicScheme = "topic://"
+
+// branchesOf numbers the branches of the steps as dtm does: "01", "02", ...; and
+// "01-01", "01-02", ... if a step goes to several subscribers.
+func (e *Engine) branchesOf(ctx context.Context, r Request) (branches []store.Branch, err error) {
+	for i, s := range r.Steps {
+		id := fmt.Sprintf("%02d", i+1)
+		if r.Pattern == store.Saga {
+			branches = append(branches, newBranch(id, store.Compensate, s.Compensate, s.Payload), newBranch(id, store.Action, s.Action, s.Payload))
+			continue
+		}
+		topic, ok := strings.CutPrefix(s.Action, topicScheme)
+		if !ok {
+			branches = append(branches, newBranch(id, store.Action, s.Action, s.Payload))
+			continue
+		}
+		subscribers, err := e.store.Topic(ctx, topic)
+		if err != nil {
+			return nil, told(err)
+		}
+		if len(subscribers) == 0 {
+			return nil, fmt.Errorf("engine: step %d: topic %q not found", i+1, topic)
+		}
+		for j, sub := range subscribers {
+			each := id
+			if len(subscribers) > 1 {
+				each = fmt.Sprintf("%s-%02d", id, j+1)
+			}
+			branches = append(branches, newBranch(each, store.Action, sub.URL, s.Payload))
+		}
+	}
+	return branches, nil
+}
+
+func newBranch(id string, op store.Op, url string, payload []byte) store.Branch {
+	return store.Branch{ID: id, Op: op, URL: url, Payload: payload, State: store.BranchPrepared}
+}

@@ -1,0 +1,64 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/troth-tx/troth/store"
+)
+
+// message are the rules of the two-phase message. The sender announces it, commits a
+// transaction of its own that leaves a mark, and submits. If the submission does not
+// come the sender is asked whether it committed, which is decided by the mark (package
+// barrier). Once submitted each branch is called until it succeeds: nobody may refuse.
+//
+//	Prepared  -> Submitted  the sender says that it committed
+//	Prepared  -> Failed     the sender says that it did not
+//	Submitted -> Succeeded  every branch succeeded
+type message struct{}
+
+func (message) judge(*machine, time.Time) {}
+
+func (message) next(m *machine, now time.Time) (calls []int, done bool) {
+	if m.t.State == store.Prepared {
+		if m.free(own) && !now.Before(m.deadline()) {
+			calls = append(calls, own)
+		}
+		return calls, false
+	}
+	if now.Before(m.t.Created.Add(m.t.Options.Delay)) {
+		return nil, false
+	}
+	done = true
+	for i := range m.t.Branches {
+		if m.t.Branches[i].State == store.BranchSucceeded {
+			continue
+		}
+		done = false
+		if m.free(i) {
+			calls = append(calls, i)
+		}
+		if !m.t.Options.Concurrent {
+			break // the first of those that are left
+		}
+	}
+	return calls, done
+}
+
+func (message) done(*machine) store.State { return store.Succeeded }
+
+func (message) answeredYes(m *machine) { m.become(store.Submitted) }
+
+func (message) missed(m *machine, branch int, a Answer, text string) bool {
+	if branch != own || a != Failure {
+		return false
+	}
+	m.giveUp(store.Failed, text)
+	return true
+}
+
+func (message) wake(m *machine) time.Time {
+	if m.t.State == store.Prepared {
+		return m.deadline()
+	}
+	return m.t.Created.Add(m.t.Options.Delay)
+}

@@ -1,0 +1,144 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/troth-tx/troth/store"
+)
+
+// The errors of requests. What a participant or the store says is wrapped beside them.
+var (
+	// ErrNotFound: there is no such transaction, or it was purged.
+	ErrNotFound = errors.New("engine: no such transaction")
+
+	// ErrFailed: the transaction is over and did not succeed: what had been done is
+	// undone.
+	ErrFailed = errors.New("engine: failed")
+
+	// ErrOngoing: the transaction is decided, or may be, and not over. It goes on by
+	// itself; ask again.
+	ErrOngoing = errors.New("engine: not over yet")
+
+	// ErrUnknown: the store did not answer: the request may have been accepted. It may
+	// be repeated.
+	ErrUnknown = errors.New("engine: not known whether the request was accepted")
+)
+
+// A StateError says that a request came too late, or too early. The transaction is
+// as it was.
+type StateError struct {
+	GID     string
+	Pattern store.Pattern
+	State   store.State
+	Request string // "prepare", "submit", "abort", "register", "stop"
+}
+
+func (e *StateError) Error() string {
+	return fmt.Sprintf("engine: cannot %s %s: it is %s", e.Request, e.GID, e.State)
+}
+
+// A change is what a caller asks of a transaction that exists. It alters t, or fails
+// and leaves it alone. go_: a pass shall begin at once.
+type change func(t *store.Transaction, now time.Time) (changed, drive bool, err error)
+
+// prepare is repeated by callers that did not hear the answer.
+func prepare(t *store.Transaction, _ time.Time) (changed, drive bool, err error) {
+	if t.State != store.Prepared {
+		return false, false, refused(t, "prepare")
+	}
+	return false, false, nil
+}
+
+// submit goes forth. Repeated, it begins another pass over the branches that are left,
+// never over those that succeeded.
+func submit(asked *store.Transaction) change {
+	return func(t *store.Transaction, _ time.Time) (changed, drive bool, err error) {
+		switch {
+		case t.Pattern != asked.Pattern:
+			return false, false, refused(t, "submit")
+		case t.State == store.Submitted:
+			return false, true, nil
+		case t.State != store.Prepared:
+			return false, false, refused(t, "submit")
+		}
+		t.State = store.Submitted
+		return true, true, nil
+	}
+}
+
+// abort goes back. A saga is aborted by its own failure only, a workflow by its caller.
+func abort(reason string) change {
+	return func(t *store.Transaction, now time.Time) (changed, drive bool, err error) {
+		twoPhase := t.Pattern == store.TCC || t.Pattern == store.XA
+		switch {
+		case twoPhase && t.State == store.Aborting:
+			return false, true, nil
+		case t.State != store.Prepared || !twoPhase && t.Pattern != store.Message:
+			return false, false, refused(t, "abort")
+		}
+		t.Reason = reason
+		if twoPhase {
+			t.State = store.Aborting
+			return true, true, nil
+		}
+		finish(t, store.Failed, now)
+		return true, false, nil
+	}
+}
+
+// register adds branches while the caller may still go either way.
+func register(branches []store.Branch) change {
+	return func(t *store.Transaction, _ time.Time) (changed, drive bool, err error) {
+		if t.State != store.Prepared {
+			return false, false, refused(t, "register")
+		}
+		for _, b := range branches {
+			for i := range t.Branches {
+				if t.Branches[i].ID == b.ID && t.Branches[i].Op == b.Op {
+					return false, false, store.ErrExists
+				}
+			}
+		}
+		t.Branches = append(t.Branches, branches...)
+		return true, false, nil
+	}
+}
+
+// conclude ends a workflow as its caller says. The same end again is no error.
+func conclude(end store.State, result, reason string) change {
+	return func(t *store.Transaction, now time.Time) (changed, drive bool, err error) {
+		switch {
+		case t.Pattern != store.Workflow || t.State.Over() && t.State != end:
+			return false, false, refused(t, "submit")
+		case t.State == end:
+			return false, false, nil
+		}
+		t.Result, t.Reason = result, reason
+		finish(t, end, now)
+		return true, false, nil
+	}
+}
+
+// stop ends a transaction by an operator's word. Nothing is called.
+func stop(reason string) change {
+	return func(t *store.Transaction, now time.Time) (changed, drive bool, err error) {
+		if t.State.Over() {
+			return false, false, refused(t, "stop")
+		}
+		if t.Reason == "" {
+			t.Reason = reason
+		}
+		finish(t, store.Failed, now)
+		return true, false, nil
+	}
+}
+
+func finish(t *store.Transaction, s store.State, now time.Time) {
+	t.State, t.Finished, t.Due, t.Interval = s, now, time.Time{}, 0
+}
+
+func refused(t *store.Transaction, request string) error {
+	return &StateError{GID: t.GID, Pattern: t.Pattern, State: t.State, Request: request}
+}

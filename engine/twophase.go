@@ -1,0 +1,61 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/troth-tx/troth/store"
+)
+
+// twoPhase are the rules of TCC and XA: the caller tries (or prepares) every branch
+// itself and registers it before; then it submits, or aborts. Every branch has one
+// branch here for each way, and those of one way are called all at once until each has
+// succeeded: nobody who tried successfully may refuse.
+//
+//	Prepared  -> Aborting   nothing was heard of the caller in time
+//	Submitted -> Succeeded  every branch went forth
+//	Aborting  -> Failed     every branch went back
+type twoPhase struct {
+	forth, back store.Op
+}
+
+func (twoPhase) judge(m *machine, now time.Time) {
+	if m.t.State == store.Prepared && !now.Before(m.deadline()) {
+		m.giveUp(store.Aborting, timeoutReason(m.timeout()))
+	}
+}
+
+func (p twoPhase) next(m *machine, _ time.Time) (calls []int, done bool) {
+	op := p.forth
+	switch m.t.State {
+	case store.Prepared:
+		return nil, false
+	case store.Aborting:
+		op = p.back
+	}
+	done = true
+	for i := range m.t.Branches {
+		if b := &m.t.Branches[i]; b.Op == op && b.State != store.BranchSucceeded {
+			done = false
+			if m.free(i) {
+				calls = append(calls, i)
+			}
+		}
+	}
+	return calls, done
+}
+
+func (twoPhase) done(m *machine) store.State {
+	if m.t.State == store.Aborting {
+		return store.Failed
+	}
+	return store.Succeeded
+}
+
+func (twoPhase) missed(*machine, int, Answer, string) bool { return false }
+
+func (twoPhase) wake(m *machine) time.Time {
+	if m.t.State == store.Prepared {
+		return m.deadline()
+	}
+	return time.Time{}
+}

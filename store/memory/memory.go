@@ -1,0 +1,293 @@
+// Package memory keeps transactions in memory only. It is for tests and simulations:
+// what it confirms is gone when the process ends.
+package memory
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/troth-tx/troth/store"
+)
+
+// A Store is a store.Store in memory.
+type Store struct {
+	mu      sync.Mutex
+	closed  bool
+	all     map[string]*store.Transaction
+	topics  map[string][]store.Subscriber
+	entries []store.AuditEntry
+}
+
+var _ store.Store = (*Store)(nil)
+
+// New returns an empty store.
+func New() *Store {
+	return &Store{all: make(map[string]*store.Transaction), topics: make(map[string][]store.Subscriber)}
+}
+
+// lock locks the store unless it is closed or the caller has gone.
+func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil, store.ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		s.mu.Unlock()
+		return nil, err
+	}
+	return s.mu.Unlock, nil
+}
+
+// Create implements store.Store.
+func (s *Store) Create(ctx context.Context, t *store.Transaction) error {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if s.all[t.GID] != nil {
+		return store.ErrExists
+	}
+	t.Version = 1
+	s.all[t.GID] = t.Clone()
+	return nil
+}
+
+// Save implements store.Store.
+func (s *Store) Save(ctx context.Context, t *store.Transaction, _ int) error {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	stored := s.all[t.GID]
+	switch {
+	case stored == nil:
+		return store.ErrNotFound
+	case stored.Version != t.Version:
+		return store.ErrConflict
+	}
+	t.Version++
+	s.all[t.GID] = t.Clone()
+	return nil
+}
+
+// Get implements store.Store.
+func (s *Store) Get(ctx context.Context, gid string) (*store.Transaction, error) {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	t := s.all[gid]
+	if t == nil {
+		return nil, store.ErrNotFound
+	}
+	return t.Clone(), nil
+}
+
+// Claim implements store.Store.
+func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, limit int) ([]*store.Transaction, error) {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	var due []*store.Transaction
+	for _, t := range s.all {
+		if !t.Due.IsZero() && !t.Due.After(now) {
+			due = append(due, t)
+		}
+	}
+	slices.SortFunc(due, func(a, b *store.Transaction) int {
+		return cmp.Or(a.Due.Compare(b.Due), strings.Compare(a.GID, b.GID))
+	})
+	due = due[:min(limit, len(due))]
+	for i, t := range due {
+		t.Due, t.Leased = now.Add(lease), true
+		t.Version++
+		due[i] = t.Clone()
+	}
+	return due, nil
+}
+
+// NextDue implements store.Store.
+func (s *Store) NextDue(ctx context.Context) (next time.Time, err error) {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return next, err
+	}
+	defer unlock()
+	for _, t := range s.all {
+		if !t.Due.IsZero() && (next.IsZero() || t.Due.Before(next)) {
+			next = t.Due
+		}
+	}
+	return next, nil
+}
+
+// List implements store.Store.
+func (s *Store) List(ctx context.Context, f store.Filter) (page []*store.Transaction, next string, err error) {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	defer unlock()
+	newestFirst := func(a, b *store.Transaction) int {
+		return cmp.Or(b.Created.Compare(a.Created), strings.Compare(b.GID, a.GID))
+	}
+	last := s.all[f.Cursor]
+	for _, t := range s.all {
+		if selects(f, t) && (last == nil || newestFirst(last, t) < 0) {
+			page = append(page, t)
+		}
+	}
+	slices.SortFunc(page, newestFirst)
+	if limit := cmp.Or(f.Limit, store.ListLimitDefault); len(page) > limit {
+		page = page[:limit]
+		next = page[limit-1].GID
+	}
+	for i, t := range page {
+		page[i] = t.Clone()
+	}
+	return page, next, nil
+}
+
+func selects(f store.Filter, t *store.Transaction) bool {
+	return (len(f.States) == 0 || slices.Contains(f.States, t.State)) &&
+		(f.Pattern == 0 || f.Pattern == t.Pattern) &&
+		(f.Owner == "" || f.Owner == t.Owner) &&
+		strings.HasPrefix(t.GID, f.GIDPrefix) &&
+		(f.CreatedFrom.IsZero() || !t.Created.Before(f.CreatedFrom)) &&
+		(f.CreatedUntil.IsZero() || t.Created.Before(f.CreatedUntil)) &&
+		(!f.Stuck || !t.State.Over() && t.Attempts > 0)
+}
+
+// Purge implements store.Store.
+func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (n int, err error) {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	for gid, t := range s.all {
+		if n < limit && t.State.Over() && t.Finished.Before(before) {
+			delete(s.all, gid)
+			n++
+		}
+	}
+	return n, nil
+}
+
+// Topic implements store.Topics.
+func (s *Store) Topic(ctx context.Context, name string) ([]store.Subscriber, error) {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return slices.Clone(s.topics[name]), nil
+}
+
+// AllTopics implements store.Topics.
+func (s *Store) AllTopics(ctx context.Context, after string, limit int) ([]string, error) {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	names := slices.Sorted(maps.Keys(s.topics))
+	from, found := slices.BinarySearch(names, after)
+	if found {
+		from++
+	}
+	return names[from:min(len(names), from+limit)], nil
+}
+
+// Subscribe implements store.Topics.
+func (s *Store) Subscribe(ctx context.Context, topic string, sub store.Subscriber) error {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if slices.ContainsFunc(s.topics[topic], func(x store.Subscriber) bool { return x.URL == sub.URL }) {
+		return store.ErrExists
+	}
+	s.topics[topic] = append(s.topics[topic], sub)
+	return nil
+}
+
+// Unsubscribe implements store.Topics. A topic without subscribers is gone.
+func (s *Store) Unsubscribe(ctx context.Context, topic, url string) error {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	left := slices.DeleteFunc(slices.Clone(s.topics[topic]), func(x store.Subscriber) bool { return x.URL == url })
+	switch {
+	case len(left) == len(s.topics[topic]):
+		return store.ErrNotFound
+	case len(left) == 0:
+		delete(s.topics, topic)
+	default:
+		s.topics[topic] = left
+	}
+	return nil
+}
+
+// DeleteTopic implements store.Topics.
+func (s *Store) DeleteTopic(ctx context.Context, topic string) error {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, ok := s.topics[topic]; !ok {
+		return store.ErrNotFound
+	}
+	delete(s.topics, topic)
+	return nil
+}
+
+// Record implements store.Audit.
+func (s *Store) Record(ctx context.Context, e store.AuditEntry) error {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	e.ID = int64(len(s.entries) + 1)
+	s.entries = append(s.entries, e)
+	return nil
+}
+
+// Entries implements store.Audit.
+func (s *Store) Entries(ctx context.Context, before int64, limit int) (page []store.AuditEntry, err error) {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	for _, e := range slices.Backward(s.entries) {
+		if len(page) < limit && (before == 0 || e.ID < before) {
+			page = append(page, e)
+		}
+	}
+	return page, nil
+}
+
+// Close implements store.Store.
+func (s *Store) Close(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	return nil
+}

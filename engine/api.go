@@ -24,6 +24,11 @@ func ownerOf(ctx context.Context) string {
 	return owner
 }
 
+func mayReach(ctx context.Context, t *store.Transaction) bool {
+	owner := ownerOf(ctx)
+	return owner == "" || owner == t.Owner
+}
+
 // A Request describes a transaction to be prepared or submitted.
 type Request struct {
 	GID           string
@@ -67,7 +72,7 @@ func (e *Engine) Submit(ctx context.Context, r Request) error {
 	if err != nil || !r.Options.Wait {
 		return err
 	}
-	return e.await(ctx, r.GID, end, store.Succeeded)
+	return e.await(ctx, end, store.Succeeded)
 }
 
 // Abort goes back with a transaction that was prepared. With wait it returns when the
@@ -77,12 +82,12 @@ func (e *Engine) Abort(ctx context.Context, gid, reason string, wait bool) error
 	if err != nil || !wait {
 		return err
 	}
-	return e.await(ctx, gid, end, store.Failed)
+	return e.await(ctx, end, store.Failed)
 }
 
 // Register adds branches to a TCC, an XA or a workflow that is prepared.
 func (e *Engine) Register(ctx context.Context, gid string, branches ...store.Branch) error {
-	_, err := e.change(ctx, gid, register(branches))
+	_, err := e.change(ctx, gid, register(branches, e.limits.TimeoutToFail))
 	return err
 }
 
@@ -116,35 +121,47 @@ func (e *Engine) Stop(ctx context.Context, gid, reason string) error {
 	return err
 }
 
-// RetryNow begins a pass that is not due yet.
+// RetryNow lets the next pass begin now. It returns when that is stored, not when the
+// pass has ended; if one is under way there is nothing to do.
 func (e *Engine) RetryNow(ctx context.Context, gid string) error {
-	_, err := e.change(ctx, gid, func(t *store.Transaction, _ time.Time) (changed, drive bool, err error) {
-		if t.State.Over() {
-			return false, false, refused(t, "retry")
-		}
-		return false, true, nil
-	})
+	_, err := e.change(ctx, gid, makeDue)
 	return err
 }
 
 // Get returns a transaction as it is stored.
 func (e *Engine) Get(ctx context.Context, gid string) (*store.Transaction, error) {
 	t, err := e.store.Get(ctx, gid)
+	if err == nil && !mayReach(ctx, t) {
+		return nil, ErrNotFound
+	}
 	return t, told(err)
 }
 
 // createOr creates a transaction, or changes it if it is there.
-func (e *Engine) createOr(ctx context.Context, t *store.Transaction, drive bool, c change) (end <-chan struct{}, err error) {
+func (e *Engine) createOr(ctx context.Context, t *store.Transaction, drive bool, c change) (end *passEnd, err error) {
+	leave, err := e.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	d := e.hold(t.GID)
 	defer e.release(d)
 	end, err = d.create(ctx, t, drive)
 	if errors.Is(err, store.ErrExists) {
 		end, err = d.change(ctx, c)
+		if errors.Is(err, store.ErrNotFound) {
+			err = store.ErrExists // it belongs to somebody else
+		}
 	}
 	return end, told(err)
 }
 
-func (e *Engine) change(ctx context.Context, gid string, c change) (end <-chan struct{}, err error) {
+func (e *Engine) change(ctx context.Context, gid string, c change) (end *passEnd, err error) {
+	leave, err := e.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	d := e.hold(gid)
 	defer e.release(d)
 	end, err = d.change(ctx, c)
@@ -164,22 +181,19 @@ func told(err error) error {
 }
 
 // await waits for the end of a pass.
-func (e *Engine) await(ctx context.Context, gid string, end <-chan struct{}, want store.State) error {
+func (e *Engine) await(ctx context.Context, end *passEnd, want store.State) error {
 	select {
-	case <-end:
+	case <-end.done:
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrOngoing, context.Cause(ctx))
 	case <-e.ctx.Done():
-		return ErrOngoing
+		return fmt.Errorf("%w: %w", ErrOngoing, ErrClosed)
 	}
-	t, err := e.Get(ctx, gid)
 	switch {
-	case err != nil:
-		return fmt.Errorf("%w: %w", ErrOngoing, err)
-	case t.State == want:
+	case end.state == want:
 		return nil
-	case t.State.Over():
-		return fmt.Errorf("%w: %s", ErrFailed, t.Reason)
+	case end.state.Over():
+		return fmt.Errorf("%w: %s", ErrFailed, end.reason)
 	}
 	return ErrOngoing
 }
@@ -195,7 +209,7 @@ func (e *Engine) transaction(ctx context.Context, r Request, s store.State) (*st
 	}
 	now := e.cfg.Now()
 	t := &store.Transaction{
-		GID: r.GID, Pattern: r.Pattern, Protocol: r.Protocol, QueryPrepared: r.QueryPrepared, Data: r.Data,
+		GID: r.GID, Owner: ownerOf(ctx), Pattern: r.Pattern, Protocol: r.Protocol, QueryPrepared: r.QueryPrepared, Data: r.Data,
 		Options: r.Options, Branches: branches, Created: now, Updated: now, State: s, Interval: e.limits.RetryInterval,
 	}
 	if r.Options.RetryInterval > 0 {

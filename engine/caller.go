@@ -29,6 +29,9 @@ type Call struct {
 	Timeout  time.Duration
 }
 
+// ownBranch is the id under which a transaction's own address is called.
+const ownBranch = "00"
+
 // An Answer is what a participant may say. Only the agreed words decide (E3).
 type Answer uint8
 

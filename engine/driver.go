@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/troth-tx/troth/store"
 )
@@ -19,12 +20,23 @@ type driver struct {
 
 	users int // guarded by Engine.mu: requests and calls that hold it
 
-	mu      sync.Mutex // held while the store writes: one change comes after the other
-	m       *machine   // nil: to be read from the store
-	passEnd chan struct{}
+	mu     sync.Mutex // held while the store writes: one change comes after the other
+	m      *machine   // nil: to be read from the store
+	pass   *passEnd   // of the pass under way, or of the next
+	hurry  bool       // the pass is made early, because an outage may be over
+	admits func()     // gives the pass's place back; nil if it has none
 
 	idle atomic.Bool // nothing would be lost if it were forgotten: set while mu is held
 }
+
+// passEnd tells how a pass ended.
+type passEnd struct {
+	done   chan struct{}
+	state  store.State // zero: not known, the store did not answer
+	reason string
+}
+
+func newPassEnd() *passEnd { return &passEnd{done: make(chan struct{})} }
 
 // hold returns the driver of a transaction. release gives it back.
 func (e *Engine) hold(gid string) *driver {
@@ -32,7 +44,9 @@ func (e *Engine) hold(gid string) *driver {
 	defer e.mu.Unlock()
 	d := e.drivers[gid]
 	if d == nil {
-		d = &driver{engine: e, gid: gid, passEnd: make(chan struct{})}
+		d = &driver{engine: e, gid: gid, pass: newPassEnd()}
+		d.idle.Store(true) // nothing is known yet
+		e.makeRoomLocked()
 		e.drivers[gid] = d
 	}
 	d.users++
@@ -42,32 +56,38 @@ func (e *Engine) hold(gid string) *driver {
 func (e *Engine) release(d *driver) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if d.users--; d.users == 0 && (d.idle.Load() || len(e.drivers) > e.cfg.CacheMax) {
+	if d.users--; d.users == 0 && d.idle.Load() {
 		delete(e.drivers, d.gid)
 	}
 }
 
-// load reads the transaction unless it is known.
-func (d *driver) loadLocked(ctx context.Context) error {
-	if d.m != nil {
-		return nil
+// makeRoomLocked forgets a transaction that nobody holds, if there are too many: what is
+// known of it is in the store.
+func (e *Engine) makeRoomLocked() {
+	if len(e.drivers) < e.cfg.CacheMax {
+		return
 	}
-	t, err := d.engine.store.Get(ctx, d.gid)
-	if err != nil {
-		return err
+	looked := 0
+	for gid, d := range e.drivers { // in no order: any will do
+		if d.users == 0 {
+			delete(e.drivers, gid)
+			return
+		}
+		if looked++; looked == 16 {
+			return
+		}
 	}
-	d.m = newMachine(t, &d.engine.limits)
-	return nil
 }
 
 // create stores a new transaction, and begins its first pass if drive is set.
-func (d *driver) create(ctx context.Context, t *store.Transaction, drive bool) (passEnd <-chan struct{}, err error) {
+func (d *driver) create(ctx context.Context, t *store.Transaction, drive bool) (*passEnd, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.m != nil {
 		return nil, store.ErrExists
 	}
 	m := newMachine(t, &d.engine.limits)
+	m.ageAhead, m.delayAhead = d.engine.steer.ahead()
 	var effects []effect
 	if drive {
 		effects = m.begin(t.Created)
@@ -77,56 +97,96 @@ func (d *driver) create(ctx context.Context, t *store.Transaction, drive bool) (
 	if err := d.engine.store.Create(ctx, t); err != nil {
 		return nil, err
 	}
-	d.m = m
-	passEnd = d.passEnd
-	if len(effects) > 0 && effects[0].kind == save {
-		effects = effects[1:]
+	if f := d.engine.cfg.Observer.Created; f != nil {
+		f(t.Pattern)
 	}
-	d.carryLocked(effects)
-	d.engine.scheduler.wakeAt(t.Due)
-	return passEnd, nil
+	d.m = m
+	d.idle.Store(false)
+	end := d.pass
+	d.carryLocked(saved(effects))
+	if !drive {
+		d.engine.scheduler.wakeAt(t.Due)
+	}
+	return end, nil
 }
 
-// change carries a caller's change out, and begins a pass if there is reason.
-// passEnd is closed at the end of that pass.
-func (d *driver) change(ctx context.Context, c change) (passEnd <-chan struct{}, err error) {
+// saved drops the write that effects begin with: it has been made.
+func saved(effects []effect) []effect {
+	if len(effects) > 0 && effects[0].kind == save {
+		return effects[1:]
+	}
+	return effects
+}
+
+// change carries a caller's change out, and begins a pass if there is reason. The end
+// that it returns is that of the pass under way, if there is one.
+func (d *driver) change(ctx context.Context, c change) (*passEnd, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for {
-		known := d.m != nil
 		if err := d.loadLocked(ctx); err != nil {
 			return nil, err
 		}
+		end := d.pass
 		err := d.tryLocked(ctx, c)
-		if known && err != nil && d.m == nil && errors.Is(err, store.ErrConflict) {
-			continue // what we knew was old
+		if !errors.Is(err, store.ErrConflict) {
+			return end, err
 		}
-		return d.passEnd, err
+		// What we knew was old: another engine was quicker. Somebody makes progress
+		// each time, so this ends.
 	}
 }
 
+// loadLocked reads the transaction unless it is known.
+func (d *driver) loadLocked(ctx context.Context) error {
+	if d.m != nil {
+		return nil
+	}
+	t, err := d.engine.store.Get(ctx, d.gid)
+	if err != nil {
+		return err
+	}
+	d.m = newMachine(t, &d.engine.limits)
+	d.idle.Store(t.State.Over())
+	return nil
+}
+
 func (d *driver) tryLocked(ctx context.Context, c change) error {
+	if !mayReach(ctx, d.m.t) {
+		return store.ErrNotFound
+	}
 	now, before := d.engine.cfg.Now(), len(d.m.t.Branches)
+	wasOver := d.m.t.State.Over()
 	changed, drive, err := c(d.m.t, now)
-	if err != nil || !changed && !drive {
+	if err != nil {
 		return err
 	}
 	var effects []effect
 	if drive {
-		effects = d.m.begin(now)
+		effects = d.beginLocked(now)
+	}
+	if !changed && len(effects) == 0 {
+		return nil
 	}
 	if err := d.saveLocked(ctx, before); err != nil {
 		return err
 	}
-	if len(effects) > 0 && effects[0].kind == save {
-		effects = effects[1:]
+	if !wasOver && d.m.t.State.Over() && len(effects) == 0 {
+		d.overLocked()
+	} else if !drive {
+		d.engine.scheduler.wakeAt(d.m.t.Due)
 	}
-	d.carryLocked(effects)
+	d.carryLocked(saved(effects))
 	return nil
 }
 
-// take begins a pass of a transaction that was due.
-func (d *driver) take(t *store.Transaction) {
+func (d *driver) beginLocked(now time.Time) []effect {
+	d.m.ageAhead, d.m.delayAhead = d.engine.steer.ahead()
+	return d.m.begin(now)
+}
+
+// take begins a pass of a transaction that was due. done is called at its end.
+func (d *driver) take(t *store.Transaction, done func()) *passEnd {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -134,19 +194,67 @@ func (d *driver) take(t *store.Transaction) {
 		if t.Version == d.m.t.Version+1 { // our own lease ran out while we worked
 			d.m.t.Version, d.m.t.Due = t.Version, t.Due
 		}
-		return
+		done()
+		return d.pass
 	case d.m != nil && d.m.t.Version > t.Version:
-		return
+		done()
+		return nil
 	}
 	d.m = newMachine(t, &d.engine.limits)
-	d.carryLocked(d.m.begin(d.engine.cfg.Now()))
+	d.idle.Store(false)
+	d.admits = done
+	end := d.pass
+	d.carryLocked(d.beginLocked(d.engine.cfg.Now()))
+	return end
 }
 
-func (d *driver) answered(m *machine, branch int, a Answer, text string) {
+// again begins a pass of a transaction that waited for an address that answers now. done
+// is called at its end.
+func (d *driver) again(ctx context.Context, done func()) error {
+	_, err := d.change(ctx, func(t *store.Transaction, now time.Time) (changed, drive bool, err error) {
+		if t.State.Over() || t.Leased && t.Due.After(now) || len(d.m.flying) > 0 {
+			return false, false, nil
+		}
+		d.hurry, d.admits, done = true, done, nil
+		return false, true, nil
+	})
+	if done != nil {
+		done()
+	}
+	return err
+}
+
+func (d *driver) answered(m *machine, branch int, url string, a Answer, text string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.m == m { // else it was dropped: somebody else drives, or nobody knows
-		d.carryLocked(m.answered(branch, a, text, d.engine.cfg.Now()))
+	if d.m != m { // it was dropped: somebody else drives, or nobody knows
+		return
+	}
+	now := d.engine.cfg.Now()
+	effects := m.answered(branch, a, text, now)
+	if a == Success {
+		d.engine.retryAll(d.engine.outages.over(url, d.gid))
+	}
+	if ends(effects) && !m.t.State.Over() && m.pass.failed {
+		d.missedLocked(now, text)
+	}
+	d.carryLocked(effects)
+}
+
+func ends(effects []effect) bool { return len(effects) > 0 && effects[len(effects)-1].kind == rest }
+
+// missedLocked handles the end of a pass that failed.
+func (d *driver) missedLocked(now time.Time, text string) {
+	t := d.m.t
+	c := callOf(t, d.m.pass.missed, d.m.limits)
+	if !d.hurry && d.engine.steer.loop() && d.engine.outages.failed(c.URL, d.gid) {
+		t.Due = now.Add(d.m.limits.jitter(d.m.interval()))
+	}
+	if d.m.pass.missed != own {
+		text = t.Branches[d.m.pass.missed].Error
+	}
+	if f := d.engine.cfg.Observer.Missed; f != nil {
+		f(Miss{GID: d.gid, Pattern: t.Pattern, State: t.State, Branch: c.Branch, Op: c.Op, Error: cut(text, d.m.limits.ErrorMax), Attempts: t.Attempts})
 	}
 }
 
@@ -177,72 +285,43 @@ func (d *driver) saveLocked(ctx context.Context, added int) error {
 	if err == nil {
 		return nil
 	}
-	d.engine.cfg.Logger.WarnContext(ctx, "transaction not stored", "gid", d.gid, "err", err)
+	if !errors.Is(err, store.ErrConflict) {
+		d.engine.cfg.Logger.WarnContext(ctx, "transaction not stored", "gid", d.gid, "err", err)
+	}
 	d.m = nil
 	d.idle.Store(true)
-	d.endPassLocked() // the lease makes somebody look
+	d.endPassLocked(0, "") // the lease makes somebody look
 	return err
-}
-
-func (d *driver) restLocked() {
-	t := d.m.t
-	d.idle.Store(t.State.Over())
-	if !t.State.Over() {
-		d.engine.scheduler.wakeAt(t.Due)
-	}
-	d.endPassLocked()
-}
-
-func (d *driver) endPassLocked() {
-	close(d.passEnd)
-	d.passEnd = make(chan struct{})
 }
 
 var errStoreTimeout = errors.New("engine: the store takes too long")
 
-// call calls a branch in a goroutine of its own.
-func (e *Engine) call(d *driver, m *machine, branch int) {
-	c := callOf(m.t, branch, &e.limits)
-	e.mu.Lock()
-	d.users++
-	e.mu.Unlock()
-	e.wg.Go(func() {
-		defer e.release(d)
-		a, text := e.callOnce(c)
-		if e.ctx.Err() == nil {
-			d.answered(m, branch, a, text)
-		}
-	})
+func (d *driver) restLocked() {
+	t := d.m.t
+	if t.State.Over() {
+		d.overLocked()
+	} else {
+		d.engine.scheduler.wakeAt(t.Due)
+	}
+	d.endPassLocked(t.State, t.Reason)
+	d.engine.steer.passed(d.gid)
 }
 
-func (e *Engine) callOnce(c Call) (Answer, string) {
-	select {
-	case e.slots <- struct{}{}:
-		defer func() { <-e.slots }()
-	case <-e.ctx.Done():
-		return Unknown, ""
+func (d *driver) overLocked() {
+	t := d.m.t
+	if f := d.engine.cfg.Observer.Ended; f != nil && !d.idle.Load() {
+		f(t.Pattern, t.State, t.Finished.Sub(t.Created))
 	}
-	ctx, cancel := context.WithTimeout(e.ctx, c.Timeout)
-	defer cancel()
-	return e.caller.Call(ctx, c)
+	d.idle.Store(true)
 }
 
-func callOf(t *store.Transaction, branch int, limits *Limits) Call {
-	c := Call{
-		GID: t.GID, Pattern: t.Pattern, Protocol: t.Protocol, Headers: t.Options.Headers,
-		Timeout: t.Options.RequestTimeout,
+func (d *driver) endPassLocked(s store.State, reason string) {
+	d.pass.state, d.pass.reason = s, reason
+	close(d.pass.done)
+	d.pass = newPassEnd()
+	d.hurry = false
+	if d.admits != nil {
+		d.admits()
+		d.admits = nil
 	}
-	if c.Timeout <= 0 {
-		c.Timeout = limits.RequestTimeout
-	}
-	if branch == own {
-		c.Branch, c.URL, c.Op = "00", t.QueryPrepared, store.Query
-		if t.Pattern == store.Workflow {
-			c.Op = store.Resume
-		}
-		return c
-	}
-	b := &t.Branches[branch]
-	c.Branch, c.Op, c.URL, c.Payload = b.ID, b.Op, b.URL, b.Payload
-	return c
 }

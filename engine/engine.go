@@ -1,5 +1,11 @@
 // Package engine drives transactions across services: two-phase messages, sagas, TCC, XA
 // and workflows. It keeps them in a [store.Store] and calls their participants.
+//
+// Any number of engines, in any number of processes, may drive one store: each change
+// is made on the version that it was decided on, or not at all. An engine may die at
+// any instant; another, or the next, goes on where it stopped. A participant may be
+// called more than once for the same thing (package barrier makes it count once), and
+// is called until it gives an agreed answer, for ever.
 package engine
 
 import (
@@ -15,50 +21,89 @@ import (
 
 // Config is how an engine works. Zero fields have defaults.
 type Config struct {
-	Caller Caller // required
-	Logger *slog.Logger
-	Limits Limits
+	// Caller carries calls to participants elsewhere, Funcs are participants in this
+	// program. One of the two is required.
+	Caller Caller
+	Funcs  map[string]Func
 
-	CallsMax     int           // calls under way at a time; 1024
-	ClaimMax     int           // transactions that are taken from the store at a time; 256
-	CacheMax     int           // transactions that are kept in memory while nothing happens; 10,000
-	PollEvery    time.Duration // how long a shared store is not looked at; 2 s
-	StoreTimeout time.Duration // of one write; 10 s
+	Logger   *slog.Logger // nil: silent
+	Observer Observer
+	Limits   Limits
 
-	Now func() time.Time
+	CallsMax        int           // calls under way at a time; 1024
+	CallsPerHostMax int           // of those, to one host and port; 256
+	PassesMax       int           // passes under way at a time that no request began; 4096
+	ClaimMax        int           // transactions that are taken from the store at a time; 256
+	CacheMax        int           // transactions that are kept in memory while nothing happens; 10,000
+	PollEvery       time.Duration // how long a shared store is not looked at; 2 s
+	StoreTimeout    time.Duration // of one write; 10 s
+
+	Now func() time.Time // for tests
 }
 
-// An Engine drives the transactions of one store. Others may drive the same.
+// An Engine drives the transactions of one store. Others may drive the same. Its methods
+// are safe for concurrent use.
 type Engine struct {
 	cfg       Config
 	limits    Limits
 	store     store.Store
 	caller    Caller
+	gate      *gate
+	outages   outages
 	scheduler *scheduler
-	slots     chan struct{}
+	steer     steer
 
-	ctx  context.Context //nolint:containedctx // the engine's life
-	stop context.CancelFunc
-	wg   sync.WaitGroup
+	ctx    context.Context //nolint:containedctx // the engine's life
+	stop   context.CancelFunc
+	looker context.CancelFunc // stops the scheduler
+	wg     sync.WaitGroup     // requests, calls, the scheduler
 
-	mu      sync.Mutex // taken before no other
+	mu      sync.Mutex // guards what follows; no other is taken while it is held
+	closed  bool
 	drivers map[string]*driver
 }
 
-// Open starts an engine. It does not own the store.
+// Open starts an engine. It does not own the store, which is closed after it.
 func Open(_ context.Context, s store.Store, cfg Config) (*Engine, error) {
-	if cfg.Caller == nil {
-		return nil, errors.New("engine: Config.Caller is nil")
+	if cfg.Caller == nil && len(cfg.Funcs) == 0 {
+		return nil, errors.New("engine: Config.Caller is nil and Config.Funcs is empty: nobody could be called")
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
+	cfg.setDefaults()
+	e := &Engine{
+		cfg: cfg, limits: cfg.Limits, store: s, caller: cfg.Caller,
+		gate:    newGate(cfg.CallsMax, cfg.CallsPerHostMax),
+		outages: outages{byTo: make(map[string]*outage)},
+		drivers: make(map[string]*driver),
 	}
-	setDefault(&cfg.CallsMax, 1024)
-	setDefault(&cfg.ClaimMax, 256)
-	setDefault(&cfg.CacheMax, 10_000)
-	setDefault(&cfg.PollEvery, 2*time.Second)
-	setDefault(&cfg.StoreTimeout, 10*time.Second)
-	l := &cfg.Limits
+	if len(cfg.Funcs) > 0 {
+		e.caller = funcs{byName: cfg.Funcs, others: cfg.Caller}
+	}
+	e.steer.init()
+	e.ctx, e.stop = context.WithCancel(context.Background())
+	var looking context.Context
+	looking, e.looker = context.WithCancel(e.ctx)
+	e.scheduler = &scheduler{engine: e, places: make(chan struct{}, cfg.PassesMax), wake: make(chan struct{}, 1)}
+	if e.steer.loop() {
+		e.wg.Go(func() { e.scheduler.run(looking) })
+	}
+	return e, nil
+}
+
+func (c *Config) setDefaults() {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	setDefault(&c.CallsMax, 1024)
+	setDefault(&c.CallsPerHostMax, 256)
+	setDefault(&c.PassesMax, 4096)
+	setDefault(&c.ClaimMax, 256)
+	setDefault(&c.CacheMax, 10_000)
+	setDefault(&c.PollEvery, 2*time.Second)
+	setDefault(&c.StoreTimeout, 10*time.Second)
+	l := &c.Limits
 	setDefault(&l.TimeoutToFail, 35*time.Second)
 	setDefault(&l.RetryInterval, 10*time.Second)
 	setDefault(&l.RetryIntervalMax, 10*time.Minute)
@@ -67,18 +112,9 @@ func Open(_ context.Context, s store.Store, cfg Config) (*Engine, error) {
 	setDefault(&l.StepsMax, 1000)
 	setDefault(&l.PayloadsMax, 16<<20)
 	setDefault(&l.Lease, 15*time.Second)
-	l.jitter = func(d time.Duration) time.Duration { return d + rand.N(d/10+1) }
-	if cfg.Now == nil {
-		cfg.Now = time.Now
+	if l.jitter == nil {
+		l.jitter = func(d time.Duration) time.Duration { return d + rand.N(d/10+1) }
 	}
-	e := &Engine{
-		cfg: cfg, limits: cfg.Limits, store: s, caller: cfg.Caller,
-		slots: make(chan struct{}, cfg.CallsMax), drivers: make(map[string]*driver),
-	}
-	e.ctx, e.stop = context.WithCancel(context.Background())
-	e.scheduler = &scheduler{engine: e, wake: make(chan struct{}, 1)}
-	e.wg.Go(e.scheduler.run)
-	return e, nil
 }
 
 func setDefault[T int | time.Duration](field *T, value T) {
@@ -87,10 +123,77 @@ func setDefault[T int | time.Duration](field *T, value T) {
 	}
 }
 
-// Close stops the engine: calls that are under way are given up, and made again by
-// whoever drives their transactions next.
-func (e *Engine) Close(context.Context) error {
+// Close stops the engine. Requests that come later fail with ErrClosed. It looks for no
+// more work and waits for the passes that are under way; when ctx ends it gives them up,
+// and whoever drives the store next makes their calls again. Their leases are returned.
+func (e *Engine) Close(ctx context.Context) error {
+	e.mu.Lock()
+	e.closed = true
+	e.mu.Unlock()
+	e.looker()
+	e.drain(ctx)
 	e.stop()
 	e.wg.Wait()
+	e.returnLeases(ctx)
 	return nil
+}
+
+// enter admits a request; leave ends it.
+func (e *Engine) enter() (leave func(), err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	e.wg.Add(1)
+	return e.wg.Done, nil
+}
+
+// drain waits until no pass is under way.
+func (e *Engine) drain(ctx context.Context) {
+	for {
+		end := e.anyPass()
+		if end == nil {
+			return
+		}
+		select {
+		case <-end.done:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// anyPass returns a pass that is under way.
+func (e *Engine) anyPass() *passEnd {
+	for _, d := range e.known() {
+		d.mu.Lock()
+		end, flying := d.pass, d.m != nil && len(d.m.flying) > 0
+		d.mu.Unlock()
+		if flying {
+			return end
+		}
+	}
+	return nil
+}
+
+func (e *Engine) known() (all []*driver) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, d := range e.drivers {
+		all = append(all, d)
+	}
+	return all
+}
+
+// returnLeases lets others begin at once with what this engine had begun.
+func (e *Engine) returnLeases(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	for _, d := range e.known() {
+		if d.m != nil && d.m.t.Leased {
+			d.m.t.Due, d.m.t.Leased = e.cfg.Now(), false
+			_ = e.store.Save(ctx, d.m.t, len(d.m.t.Branches)) // else the lease runs out
+		}
+	}
 }

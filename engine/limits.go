@@ -1,9 +1,13 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
+
+	"github.com/troth-tx/troth/store"
 )
 
 // Limits are what holds for every transaction that does not ask for something else.
@@ -12,8 +16,11 @@ type Limits struct {
 	// before it is aborted, and of a message or workflow before it is asked. Defaults to 35 s.
 	TimeoutToFail time.Duration
 
-	// RetryInterval is the pause before the first repetition; it doubles with each, up
-	// to RetryIntervalMax. They default to 10 s and 10 min.
+	// RetryInterval is the pause after a branch said that it goes on. After an answer
+	// that was none it doubles each time, up to RetryIntervalMax: 20 s, 40 s, ... by
+	// default, as dtm's does. One transaction of those that wait for the same address
+	// is its canary: it does not double, and when it gets through, all are tried at
+	// once. They default to 10 s and 10 min.
 	RetryInterval    time.Duration
 	RetryIntervalMax time.Duration
 
@@ -47,6 +54,17 @@ func (m *machine) timeout() time.Duration {
 
 func (m *machine) deadline() time.Time { return m.t.Created.Add(m.timeout()) }
 
+// late reports whether nothing was heard of the caller in time.
+func (m *machine) late(now time.Time) bool { return !now.Add(m.ageAhead).Before(m.deadline()) }
+
+// interval is the first pause between passes.
+func (m *machine) interval() time.Duration {
+	if d := m.t.Options.RetryInterval; d > 0 {
+		return d
+	}
+	return m.limits.RetryInterval
+}
+
 func timeoutReason(d time.Duration) string {
 	return fmt.Sprintf("Timeout after %g seconds", d.Seconds()) // dtm's words
 }
@@ -68,7 +86,7 @@ const gidMax = 128 // bytes, as dtm's
 func (l *Limits) check(r Request) error {
 	switch {
 	case r.GID == "":
-		return fmt.Errorf("engine: gid is empty")
+		return errors.New("engine: gid is empty")
 	case len(r.GID) > gidMax:
 		return fmt.Errorf("engine: gid has %d bytes, the limit is %d", len(r.GID), gidMax)
 	case len(r.Steps) > l.StepsMax:
@@ -80,16 +98,68 @@ func (l *Limits) check(r Request) error {
 		}
 	}
 	payloads := 0
-	for i, s := range r.Steps {
-		payloads += len(s.Payload)
-		for _, before := range r.Options.Orders[i] {
-			if before < 0 || before >= len(r.Steps) {
-				return fmt.Errorf("engine: orders: step %d waits for step %d, and there are %d", i, before, len(r.Steps))
-			}
-		}
+	for _, step := range r.Steps {
+		payloads += len(step.Payload)
 	}
 	if payloads > l.PayloadsMax {
 		return fmt.Errorf("engine: payloads have %d bytes, the limit is %d", payloads, l.PayloadsMax)
+	}
+	if err := checkOrders(r.Options.Orders, len(r.Steps)); err != nil {
+		return err
+	}
+	return checkOptions(r)
+}
+
+func checkOptions(r Request) error {
+	o := r.Options
+	for name, d := range map[string]time.Duration{
+		"timeout_to_fail": o.TimeoutToFail, "retry_interval": o.RetryInterval, "request_timeout": o.RequestTimeout, "delay": o.Delay,
+	} {
+		if d < 0 || d > durationMax {
+			return fmt.Errorf("engine: %s is %v: want 0 to %v", name, d, durationMax)
+		}
+	}
+	if o.RetryLimit < 0 || o.RetryLimit > retryLimitMax {
+		return fmt.Errorf("engine: retry_limit is %d: want 0 to %d", o.RetryLimit, retryLimitMax)
+	}
+	if r.Pattern == store.Workflow {
+		if name, _ := workflowOf(r.Data); name == "" {
+			return errors.New(`engine: custom_data of a workflow: want {"name":"...","data":"<base64>"}`)
+		}
+	}
+	return nil
+}
+
+const (
+	durationMax   = 10 * 365 * 24 * time.Hour
+	retryLimitMax = 1000 // they are made at once
+)
+
+// checkOrders refuses steps that could never begin.
+func checkOrders(orders map[int][]int, steps int) error {
+	for step, before := range orders {
+		for _, b := range append([]int{step}, before...) {
+			if b < 0 || b >= steps {
+				return fmt.Errorf("engine: orders: step %d waits for %v, and the steps are 0 to %d", step, before, steps-1)
+			}
+		}
+	}
+	const onPath, fine = 1, 2
+	mark := make(map[int]int)
+	var circle func(step int) bool
+	circle = func(step int) bool {
+		if mark[step] != 0 {
+			return mark[step] == onPath
+		}
+		mark[step] = onPath
+		found := slices.ContainsFunc(orders[step], circle)
+		mark[step] = fine
+		return found
+	}
+	for step := range orders {
+		if circle(step) {
+			return fmt.Errorf("engine: orders: step %d waits for itself, over others: %v", step, orders)
+		}
 	}
 	return nil
 }

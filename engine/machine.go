@@ -46,6 +46,10 @@ type machine struct {
 	flying map[int]bool // branches that are being called
 	pass   pass
 	dirty  bool // something must be durable before the next call
+
+	// How far the clock is ahead by which ages and delays are judged: zero but for
+	// test suites that steer it.
+	ageAhead, delayAhead time.Duration
 }
 
 // A pass is what has happened since the last begin.
@@ -53,11 +57,15 @@ type pass struct {
 	tried   map[int]int // answers other than success, by call
 	failed  bool        // one of them was none that was agreed
 	ongoing bool        // one of them said that it goes on
+	missed  int         // the call that the first of them answered
 }
 
 // own is the index of the call of the transaction's own address: the question to a
 // message's sender, or the resumption of a workflow.
 const own = -1
+
+// nobody is no call.
+const nobody = -2
 
 // rules are one pattern.
 type rules interface {
@@ -124,7 +132,7 @@ func (m *machine) begin(now time.Time) []effect {
 	if m.t.State.Over() || len(m.flying) > 0 {
 		return nil
 	}
-	m.pass = pass{tried: make(map[int]int)}
+	m.pass = pass{tried: make(map[int]int), missed: nobody}
 	m.rules.judge(m, now)
 	return m.advance(now)
 }
@@ -132,8 +140,11 @@ func (m *machine) begin(now time.Time) []effect {
 // answered tells what came of a call. text is for people.
 func (m *machine) answered(branch int, a Answer, text string, now time.Time) []effect {
 	delete(m.flying, branch)
-	if m.t.State.Over() { // stopped by force meanwhile
-		return nil
+	if m.t.State.Over() { // stopped by force meanwhile, or a workflow told its end
+		if len(m.flying) > 0 {
+			return nil
+		}
+		return []effect{{kind: rest}}
 	}
 	if a == Success {
 		m.succeeded(branch, now)
@@ -144,11 +155,7 @@ func (m *machine) answered(branch int, a Answer, text string, now time.Time) []e
 		m.t.Branches[branch].Error = cut(text, m.limits.ErrorMax)
 	}
 	if !m.rules.missed(m, branch, a, text) {
-		if a == Ongoing {
-			m.pass.ongoing = true
-		} else {
-			m.pass.failed = true
-		}
+		m.miss(branch, a)
 	}
 	return m.advance(now)
 }
@@ -162,8 +169,23 @@ func (m *machine) succeeded(branch int, now time.Time) {
 	b.State, b.Error, b.Finished = store.BranchSucceeded, "", now
 }
 
+// miss notes an answer because of which there will be another pass.
+func (m *machine) miss(branch int, a Answer) {
+	if a == Ongoing {
+		m.pass.ongoing = true
+		return
+	}
+	m.pass.failed = true
+	if m.pass.missed == nobody {
+		m.pass.missed = branch
+	}
+}
+
 // become changes the state. That is durable before anything is done because of it (E1).
-func (m *machine) become(s store.State) { m.t.State, m.dirty = s, true }
+// What failed before says nothing about what follows.
+func (m *machine) become(s store.State) {
+	m.t.State, m.t.Interval, m.t.Attempts, m.dirty = s, m.interval(), 0, true
+}
 
 // giveUp changes to a state that leads to Failed.
 func (m *machine) giveUp(s store.State, reason string) {
@@ -234,15 +256,15 @@ func (m *machine) start(calls []int, now time.Time) (effects []effect) {
 func (m *machine) end(now time.Time) []effect {
 	m.dirty, m.t.Leased = false, false
 	if m.t.State.Over() {
-		m.t.Finished, m.t.Due, m.t.Interval = now, time.Time{}, 0
+		m.t.Finished, m.t.Due = now, time.Time{}
 		return []effect{{kind: save}, {kind: rest}}
 	}
 	wake := m.rules.wake(m)
 	switch {
 	case m.pass.failed:
 		m.t.Attempts++
-		m.t.Due = now.Add(m.limits.jitter(m.t.Interval))
 		m.t.Interval = min(2*m.t.Interval, max(m.limits.RetryIntervalMax, m.t.Interval))
+		m.t.Due = now.Add(m.limits.jitter(m.t.Interval))
 	case m.pass.ongoing:
 		m.t.Attempts = 0
 		m.t.Due = now.Add(m.limits.jitter(m.t.Interval))

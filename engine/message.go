@@ -20,12 +20,12 @@ func (message) judge(*machine, time.Time) {}
 
 func (message) next(m *machine, now time.Time) (calls []int, done bool) {
 	if m.t.State == store.Prepared {
-		if m.free(own) && !now.Before(m.deadline()) {
+		if m.free(own) && m.late(now) {
 			calls = append(calls, own)
 		}
 		return calls, false
 	}
-	if now.Before(m.t.Created.Add(m.t.Options.Delay)) {
+	if now.Add(m.delayAhead).Before(m.t.Created.Add(m.t.Options.Delay)) {
 		return nil, false
 	}
 	done = true

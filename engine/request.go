@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -21,6 +22,10 @@ var (
 	// itself; ask again.
 	ErrOngoing = errors.New("engine: not over yet")
 
+	// ErrClosed: the engine is stopping, or the transaction's pass was given up because
+	// it stops. Nothing is lost.
+	ErrClosed = errors.New("engine: closed")
+
 	// ErrUnknown: the store did not answer: the request may have been accepted. It may
 	// be repeated.
 	ErrUnknown = errors.New("engine: not known whether the request was accepted")
@@ -40,7 +45,7 @@ func (e *StateError) Error() string {
 }
 
 // A change is what a caller asks of a transaction that exists. It alters t, or fails
-// and leaves it alone. go_: a pass shall begin at once.
+// and leaves it alone. If drive is set a pass shall begin at once.
 type change func(t *store.Transaction, now time.Time) (changed, drive bool, err error)
 
 // prepare is repeated by callers that did not hear the answer.
@@ -88,10 +93,11 @@ func abort(reason string) change {
 	}
 }
 
-// register adds branches while the caller may still go either way.
-func register(branches []store.Branch) change {
-	return func(t *store.Transaction, _ time.Time) (changed, drive bool, err error) {
-		if t.State != store.Prepared {
+// register adds branches while the caller may still go either way. A workflow that
+// records a step is alive: it is not resumed for another timeout.
+func register(branches []store.Branch, timeout time.Duration) change {
+	return func(t *store.Transaction, now time.Time) (changed, drive bool, err error) {
+		if t.State != store.Prepared || t.Pattern == store.Message || t.Pattern == store.Saga {
 			return false, false, refused(t, "register")
 		}
 		for _, b := range branches {
@@ -102,6 +108,9 @@ func register(branches []store.Branch) change {
 			}
 		}
 		t.Branches = append(t.Branches, branches...)
+		if t.Pattern == store.Workflow && !t.Leased {
+			t.Due = now.Add(cmp.Or(t.Options.TimeoutToFail, timeout))
+		}
 		return true, false, nil
 	}
 }
@@ -121,6 +130,18 @@ func conclude(end store.State, result, reason string) change {
 	}
 }
 
+// makeDue lets the next pass begin now.
+func makeDue(t *store.Transaction, now time.Time) (changed, drive bool, err error) {
+	if t.State.Over() {
+		return false, false, refused(t, "retry")
+	}
+	if t.Leased && t.Due.After(now) {
+		return false, false, nil // a pass is under way
+	}
+	t.Due = now
+	return true, false, nil
+}
+
 // stop ends a transaction by an operator's word. Nothing is called.
 func stop(reason string) change {
 	return func(t *store.Transaction, now time.Time) (changed, drive bool, err error) {
@@ -136,7 +157,7 @@ func stop(reason string) change {
 }
 
 func finish(t *store.Transaction, s store.State, now time.Time) {
-	t.State, t.Finished, t.Due, t.Interval = s, now, time.Time{}, 0
+	t.State, t.Finished, t.Due, t.Leased, t.Attempts = s, now, time.Time{}, false, 0
 }
 
 func refused(t *store.Transaction, request string) error {

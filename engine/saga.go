@@ -37,7 +37,7 @@ func (saga) before(m *machine, step int) []int {
 }
 
 func (saga) judge(m *machine, now time.Time) {
-	if limit := m.t.Options.TimeoutToFail; m.t.State == store.Submitted && limit > 0 && !now.Before(m.t.Created.Add(limit)) {
+	if limit := m.t.Options.TimeoutToFail; m.t.State == store.Submitted && limit > 0 && !now.Add(m.ageAhead).Before(m.t.Created.Add(limit)) {
 		m.giveUp(store.Aborting, timeoutReason(limit))
 	}
 }

@@ -19,7 +19,7 @@ type twoPhase struct {
 }
 
 func (twoPhase) judge(m *machine, now time.Time) {
-	if m.t.State == store.Prepared && !now.Before(m.deadline()) {
+	if m.t.State == store.Prepared && m.late(now) {
 		m.giveUp(store.Aborting, timeoutReason(m.timeout()))
 	}
 }

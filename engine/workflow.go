@@ -1,20 +1,21 @@
 package engine
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/troth-tx/troth/store"
 )
 
 // workflow are the rules of workflows: a function of the caller's, whose steps are
-// recorded here. If it does not come to its end it is called again, and replays the
-// steps that were recorded. Its end is told by the caller.
+// recorded here. If nothing was heard of it for a while it is called again, and replays
+// the steps that were recorded. Its end is told by the caller.
 type workflow struct{}
 
 func (workflow) judge(*machine, time.Time) {}
 
-func (workflow) next(m *machine, now time.Time) (calls []int, done bool) {
-	if m.free(own) && !now.Before(m.deadline()) {
+func (workflow) next(m *machine, _ time.Time) (calls []int, done bool) {
+	if m.free(own) {
 		calls = append(calls, own)
 	}
 	return calls, false
@@ -32,3 +33,15 @@ func (workflow) answeredYes(m *machine) {
 func (workflow) missed(*machine, int, Answer, string) bool { return false }
 
 func (workflow) wake(m *machine) time.Time { return m.deadline() }
+
+// workflowOf returns the name of a workflow and its input, from Transaction.Data.
+func workflowOf(data string) (name string, input []byte) {
+	var w struct {
+		Name string `json:"name"`
+		Data []byte `json:"data"`
+	}
+	if err := json.Unmarshal([]byte(data), &w); err != nil {
+		return "", nil // StartWorkflow checked it
+	}
+	return w.Name, w.Data
+}

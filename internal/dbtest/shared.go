@@ -152,20 +152,24 @@ func (p *pool[S]) close() error {
 // all tests passed it also demands that they left no goroutine behind:
 //
 //	func TestMain(m *testing.M) { dbtest.Main(m) }
-func Main(m *testing.M) {
-	before := goleak.IgnoreCurrent()
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is [Main] for packages that have something to do before they exit with the
+// code that it returns. ignore names goroutines that a library keeps for ever.
+func Run(m *testing.M, ignore ...goleak.Option) int {
+	ignore = append(ignore, goleak.IgnoreCurrent())
 	code := m.Run()
 	if err := errors.Join(sharedPostgres.close(), sharedMariaDB.close()); err != nil {
 		fmt.Fprintln(os.Stderr, "dbtest: close shared servers:", err)
 		code = max(code, 1)
 	}
 	if code == 0 {
-		if err := goleak.Find(before); err != nil {
+		if err := goleak.Find(ignore...); err != nil {
 			fmt.Fprintln(os.Stderr, "goroutines left behind by the tests:", err)
 			code = 1
 		}
 	}
-	os.Exit(code)
+	return code
 }
 
 // SharedPostgres returns the i-th of the PostgreSQL servers that all tests of

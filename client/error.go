@@ -1,0 +1,106 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+// The kinds of errors. A participant returns ErrFailed or ErrOngoing, wrapped or bare,
+// to give one of the agreed answers; whatever else it returns makes the server ask again.
+var (
+	// ErrFailed: it did not succeed and will not. Of a transaction: what had been done
+	// is undone, or being undone.
+	ErrFailed = errors.New("failed")
+
+	// ErrOngoing: it is decided, or may be, and not over. It goes on by itself.
+	ErrOngoing = errors.New("not over yet")
+
+	// ErrUnknown: there was no answer, or none that decides. The request may have been
+	// carried out: repeat it, or ask [Client.Status].
+	ErrUnknown = errors.New("outcome not known")
+
+	// ErrRefused: the state of the transaction does not allow it. Nothing has changed.
+	ErrRefused = errors.New("refused")
+
+	// ErrExists: a branch of that id is registered.
+	ErrExists = errors.New("exists")
+
+	// ErrNotFound: there is no such transaction, or no more.
+	ErrNotFound = errors.New("no such transaction")
+
+	// ErrInvalid: the request is wrong in itself. Repeating it does not help.
+	ErrInvalid = errors.New("invalid request")
+
+	// ErrDenied: the server wants another token, or forbids the address of a branch.
+	ErrDenied = errors.New("denied")
+)
+
+// An Error is what became of a request. errors.Is finds its Kind, and what Err wraps.
+type Error struct {
+	Op   string // "prepare", "submit", "abort", "register", "call", ...
+	GID  string
+	URL  string // of the participant that was called, without its query; empty for the server
+	Kind error  // one of the Err variables of this package
+	Text string // what was answered, cut to 1 KiB; never what was sent
+	Err  error  // the cause on this side; may be nil
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("client: " + e.Op)
+	if e.GID != "" {
+		b.WriteString(" " + e.GID)
+	}
+	if e.URL != "" {
+		b.WriteString(" at " + e.URL)
+	}
+	fmt.Fprintf(&b, ": %v", e.Kind)
+	if e.Err != nil {
+		fmt.Fprintf(&b, ": %v", e.Err)
+	}
+	if e.Text != "" {
+		b.WriteString(": " + e.Text)
+	}
+	return b.String()
+}
+
+// Unwrap returns the kind and the cause.
+func (e *Error) Unwrap() []error {
+	if e.Err == nil {
+		return []error{e.Kind}
+	}
+	return []error{e.Kind, e.Err}
+}
+
+// kinds are all there are, those first that decide when an error is of several.
+var kinds = []error{ErrFailed, ErrOngoing, ErrUnknown, ErrRefused, ErrExists, ErrNotFound, ErrInvalid, ErrDenied}
+
+// kindOf returns the kind of an error; nil if it has none.
+func kindOf(err error) error {
+	for _, k := range kinds {
+		if errors.Is(err, k) {
+			return k
+		}
+	}
+	return nil
+}
+
+// The agreed answers of participants, in HTTP.
+const (
+	statusFailed  = http.StatusConflict
+	statusOngoing = http.StatusTooEarly
+	resultFailed  = "FAILURE"
+	resultOngoing = "ONGOING"
+)
+
+const textMax = 1024 // bytes of foreign text in an Error
+
+func clip(s string) string {
+	s = strings.TrimSpace(s)
+	if len(s) > textMax {
+		s = strings.ToValidUTF8(s[:textMax], "") + " ..."
+	}
+	return s
+}

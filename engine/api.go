@@ -239,7 +239,7 @@ func (e *Engine) branchesOf(ctx context.Context, r Request) (branches []store.Br
 			return nil, told(err)
 		}
 		if len(subscribers) == 0 {
-			return nil, fmt.Errorf("engine: step %d: topic %q not found", i+1, topic)
+			return nil, fmt.Errorf("%w: step %d: topic not found: %q", ErrInvalid, i+1, topic)
 		}
 		for j, sub := range subscribers {
 			each := id

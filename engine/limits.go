@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -86,15 +85,15 @@ const gidMax = 128 // bytes, as dtm's
 func (l *Limits) check(r Request) error {
 	switch {
 	case r.GID == "":
-		return errors.New("engine: gid is empty")
+		return fmt.Errorf("%w: gid is empty", ErrInvalid)
 	case len(r.GID) > gidMax:
-		return fmt.Errorf("engine: gid has %d bytes, the limit is %d", len(r.GID), gidMax)
+		return fmt.Errorf("%w: gid has %d bytes, the limit is %d", ErrInvalid, len(r.GID), gidMax)
 	case len(r.Steps) > l.StepsMax:
-		return fmt.Errorf("engine: %d steps, the limit is %d", len(r.Steps), l.StepsMax)
+		return fmt.Errorf("%w: %d steps, the limit is %d", ErrInvalid, len(r.Steps), l.StepsMax)
 	}
 	for _, c := range r.GID {
 		if c < ' ' || c == 0x7f || c == utf8.RuneError {
-			return fmt.Errorf("engine: gid has the character %q: use letters, digits and punctuation", c)
+			return fmt.Errorf("%w: gid has the character %q: use letters, digits and punctuation", ErrInvalid, c)
 		}
 	}
 	payloads := 0
@@ -102,7 +101,7 @@ func (l *Limits) check(r Request) error {
 		payloads += len(step.Payload)
 	}
 	if payloads > l.PayloadsMax {
-		return fmt.Errorf("engine: payloads have %d bytes, the limit is %d", payloads, l.PayloadsMax)
+		return fmt.Errorf("%w: payloads have %d bytes, the limit is %d", ErrInvalid, payloads, l.PayloadsMax)
 	}
 	if err := checkOrders(r.Options.Orders, len(r.Steps)); err != nil {
 		return err
@@ -116,15 +115,15 @@ func checkOptions(r Request) error {
 		"timeout_to_fail": o.TimeoutToFail, "retry_interval": o.RetryInterval, "request_timeout": o.RequestTimeout, "delay": o.Delay,
 	} {
 		if d < 0 || d > durationMax {
-			return fmt.Errorf("engine: %s is %v: want 0 to %v", name, d, durationMax)
+			return fmt.Errorf("%w: %s is %v: want 0 to %v", ErrInvalid, name, d, durationMax)
 		}
 	}
 	if o.RetryLimit < 0 || o.RetryLimit > retryLimitMax {
-		return fmt.Errorf("engine: retry_limit is %d: want 0 to %d", o.RetryLimit, retryLimitMax)
+		return fmt.Errorf("%w: retry_limit is %d: want 0 to %d", ErrInvalid, o.RetryLimit, retryLimitMax)
 	}
 	if r.Pattern == store.Workflow {
 		if name, _ := workflowOf(r.Data); name == "" {
-			return errors.New(`engine: custom_data of a workflow: want {"name":"...","data":"<base64>"}`)
+			return fmt.Errorf(`%w: custom_data of a workflow: want {"name":"...","data":"<base64>"}`, ErrInvalid)
 		}
 	}
 	return nil
@@ -140,7 +139,7 @@ func checkOrders(orders map[int][]int, steps int) error {
 	for step, before := range orders {
 		for _, b := range append([]int{step}, before...) {
 			if b < 0 || b >= steps {
-				return fmt.Errorf("engine: orders: step %d waits for %v, and the steps are 0 to %d", step, before, steps-1)
+				return fmt.Errorf("%w: orders: step %d waits for %v, and the steps are 0 to %d", ErrInvalid, step, before, steps-1)
 			}
 		}
 	}
@@ -158,7 +157,7 @@ func checkOrders(orders map[int][]int, steps int) error {
 	}
 	for step := range orders {
 		if circle(step) {
-			return fmt.Errorf("engine: orders: step %d waits for itself, over others: %v", step, orders)
+			return fmt.Errorf("%w: orders: step %d waits for itself, over others: %v", ErrInvalid, step, orders)
 		}
 	}
 	return nil

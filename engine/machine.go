@@ -201,12 +201,15 @@ func (m *machine) free(branch int) bool { return !m.flying[branch] && m.pass.tri
 // advance returns all that is to be done now.
 func (m *machine) advance(now time.Time) []effect {
 	for {
+		if m.t.State.Over() {
+			if len(m.flying) > 0 {
+				return nil
+			}
+			return m.end(now)
+		}
 		calls, done := m.rules.next(m, now)
 		if done && len(m.flying) == 0 {
 			m.become(m.rules.done(m))
-			if m.t.State.Over() {
-				return m.end(now)
-			}
 			continue
 		}
 		if m.skip(calls, now) {

@@ -189,6 +189,86 @@ func TestSagaWalk(t *testing.T) {
 	}
 }
 
+func TestMessageWalk(t *testing.T) {
+	for name, c := range map[string]struct {
+		branches, depth int
+		state           store.State
+		o               store.Options
+	}{
+		"prepared":   {2, 9, store.Prepared, store.Options{}},
+		"submitted":  {3, 9, store.Submitted, store.Options{}},
+		"concurrent": {2, 8, store.Prepared, store.Options{Concurrent: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(transaction(store.Message, c.state, c.branches, c.o))
+			w.now = start.Add(testLimits.TimeoutToFail)
+			w.carry(t, w.m.begin(w.now))
+			ends := walk(t, w, c.depth, 1, func(w *world) { checkMessage(t, w, c.state == store.Submitted) })
+			if ends < 20 {
+				t.Errorf("only %d runs came to an end", ends)
+			}
+		})
+	}
+}
+
+// checkMessage is I15: the branches are called if, and only if, the sender committed, and
+// each until it succeeded.
+func checkMessage(t *testing.T, w *world, committed bool) {
+	t.Helper()
+	delivered := make(map[int]bool)
+	for _, s := range w.seen {
+		switch {
+		case s.branch == own:
+			committed = committed || s.answer == Success
+		case !committed:
+			t.Fatalf("I15: branch %d called before the sender said that it committed: %v", s.branch, w.seen)
+		case s.answer == Success:
+			delivered[s.branch] = true
+		}
+	}
+	if want := w.m.t.State == store.Succeeded; committed != want || want && len(delivered) != len(w.m.t.Branches) {
+		t.Fatalf("I15: %v, sender committed: %v, delivered: %v, after %v", w.m.t.State, committed, delivered, w.seen)
+	}
+}
+
+func TestTwoPhaseWalk(t *testing.T) {
+	for _, state := range []store.State{store.Submitted, store.Aborting, store.Prepared} {
+		for _, p := range []store.Pattern{store.TCC, store.XA} {
+			t.Run(p.String()+"/"+state.String(), func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(transaction(p, state, 2, store.Options{}))
+				w.now = start.Add(testLimits.TimeoutToFail)
+				w.carry(t, w.m.begin(w.now))
+				ends := walk(t, w, 8, 1, func(w *world) {
+					want, way := store.Failed, opsOf(p)[0]
+					if state == store.Submitted {
+						want, way = store.Succeeded, opsOf(p)[1]
+					}
+					done := make(map[int]bool)
+					for _, s := range w.seen {
+						if w.m.t.Branches[s.branch].Op != way {
+							t.Fatalf("branch %d went the other way: %v", s.branch, w.seen)
+						}
+						done[s.branch] = done[s.branch] || s.answer == Success
+					}
+					for branch, ok := range done {
+						if !ok {
+							t.Fatalf("over, and branch %d never said that it succeeded: %v", branch, w.seen)
+						}
+					}
+					if w.m.t.State != want || len(done) != 2 {
+						t.Fatalf("%v after %v", w.m.t.State, w.seen)
+					}
+				})
+				if ends < 20 {
+					t.Errorf("only %d runs came to an end", ends)
+				}
+			})
+		}
+	}
+}
+
 // checkSaga is I14, and that a saga is all or nothing.
 func checkSaga(t *testing.T, w *world) {
 	t.Helper()

@@ -11,6 +11,9 @@ import (
 
 // The errors of requests. What a participant or the store says is wrapped beside them.
 var (
+	// ErrInvalid: the request can never be accepted as it is. The text names the field.
+	ErrInvalid = errors.New("engine: invalid request")
+
 	// ErrNotFound: there is no such transaction, or it was purged.
 	ErrNotFound = errors.New("engine: no such transaction")
 

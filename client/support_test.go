@@ -1,0 +1,174 @@
+package client_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/troth-tx/troth/client"
+	"github.com/troth-tx/troth/engine"
+	"github.com/troth-tx/troth/internal/dbtest"
+	"github.com/troth-tx/troth/server/dtmapi"
+	"github.com/troth-tx/troth/server/outbound"
+	"github.com/troth-tx/troth/store/memory"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
+
+// A world is a server with its engine, and a client of it.
+type world struct {
+	*client.Client
+	engine *engine.Engine
+	server *httptest.Server
+	handle http.Handler // the server's
+
+	mu        sync.Mutex
+	intercept func(w http.ResponseWriter, r *http.Request, next http.Handler) // of requests to the server; may be nil
+}
+
+// newWorld starts a server with short times. key, if any, signs its calls.
+func newWorld(t testing.TB, key []byte) *world {
+	t.Helper()
+	calls, err := outbound.New(outbound.Config{SigningKey: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := memory.New()
+	e, err := engine.Open(t.Context(), kept, engine.Config{
+		Caller: calls, PollEvery: 20 * time.Millisecond,
+		Limits: engine.Limits{RetryInterval: 30 * time.Millisecond, RetryIntervalMax: 200 * time.Millisecond},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{engine: e, handle: dtmapi.New(dtmapi.Config{Engine: e, Store: kept})}
+	w.server = httptest.NewServer(w)
+	t.Cleanup(func() {
+		w.server.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := e.Close(ctx); err != nil {
+			t.Error(err)
+		}
+		if err := calls.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w.Client = w.newClient(t)
+	return w
+}
+
+func (w *world) newClient(t testing.TB) *client.Client {
+	t.Helper()
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	c, err := client.New(client.Config{
+		Server: w.server.URL, Token: "secret", HTTP: &http.Client{Transport: transport}, RetryPause: 2 * time.Millisecond,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	w.mu.Lock()
+	f := w.intercept
+	w.mu.Unlock()
+	if f != nil {
+		f(rw, r, w.handle)
+		return
+	}
+	w.handle.ServeHTTP(rw, r)
+}
+
+func (w *world) setIntercept(f func(w http.ResponseWriter, r *http.Request, next http.Handler)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.intercept = f
+}
+
+// state is what the server says of a transaction.
+func (w *world) state(t testing.TB, gid string) client.State {
+	t.Helper()
+	s, err := w.Status(t.Context(), gid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.State
+}
+
+// await fails unless the transaction ends, within seconds, in the state.
+func (w *world) await(t testing.TB, gid string, want client.State) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err := w.Await(ctx, gid)
+	if got := w.state(t, gid); got != want {
+		t.Fatalf("%s is %s (%v), want %s", gid, got, err, want)
+	}
+}
+
+// A service is a participant that writes down what it is called for.
+type service struct {
+	*httptest.Server
+
+	mu     sync.Mutex
+	calls  []called
+	answer func(call *client.Call) (any, error) // nil: success
+}
+
+type called struct {
+	Path    string
+	Branch  string
+	Op      client.Op
+	Payload string
+}
+
+func newService(t testing.TB, answer func(call *client.Call) (any, error), opts ...client.HandlerOption) *service {
+	t.Helper()
+	s := &service{answer: answer}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		client.Handler(func(_ context.Context, call *client.Call) (any, error) {
+			s.mu.Lock()
+			s.calls = append(s.calls, called{r.URL.Path, call.Branch, call.Op, string(call.Body)})
+			s.mu.Unlock()
+			if s.answer == nil {
+				return nil, nil
+			}
+			return s.answer(call)
+		}, opts...).ServeHTTP(w, r)
+	})
+	s.Server = httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *service) seen() []called {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]called(nil), s.calls...)
+}
+
+// paths are the paths that were called, in order.
+func (s *service) paths() []string {
+	var paths []string
+	for _, c := range s.seen() {
+		paths = append(paths, c.Path)
+	}
+	return paths
+}
+
+func toJSON(t testing.TB, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}

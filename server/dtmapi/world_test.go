@@ -65,29 +65,33 @@ type said struct {
 	body   string
 }
 
-// ask makes a request. body is nil, text that is sent as it is, or a value that is sent as JSON.
+// ask makes a request. body is nil, text that is sent as it is, or a value that is sent
+// as JSON. It, must and want may be used by any goroutine.
 func (w *world) ask(method, path string, body any) said {
 	w.t.Helper()
 	text, ok := body.(string)
 	if !ok && body != nil {
 		b, err := json.Marshal(body)
 		if err != nil {
-			w.t.Fatal(err)
+			w.t.Error(err)
 		}
 		text = string(b)
 	}
 	r, err := http.NewRequestWithContext(w.t.Context(), method, w.server.URL+path, strings.NewReader(text))
 	if err != nil {
-		w.t.Fatal(err)
+		w.t.Error(err)
+		return said{}
 	}
 	res, err := w.server.Client().Do(r)
 	if err != nil {
-		w.t.Fatal(err)
+		w.t.Error(err)
+		return said{}
 	}
 	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(res.Body)
 	if err != nil {
-		w.t.Fatal(err)
+		w.t.Error(err)
+		return said{}
 	}
 	return said{res.StatusCode, strings.TrimSpace(string(b))}
 }
@@ -108,17 +112,17 @@ func (w *world) get(name string, pairs ...string) said {
 	return w.ask(http.MethodGet, "/api/dtmsvr/"+name+"?"+q.Encode(), nil)
 }
 
-// must fails the test unless the answer is that of success.
+// must marks the test as failed unless the answer is that of success.
 func (w *world) must(a said) {
 	w.t.Helper()
 	w.want(a, 200, `{"dtm_result":"SUCCESS"}`)
 }
 
-// want fails the test unless the answer is that one.
+// want marks the test as failed unless the answer is that one.
 func (w *world) want(a said, status int, body string) {
 	w.t.Helper()
 	if a.status != status || a.body != body {
-		w.t.Fatalf("the answer is %d %s\nwant %d %s", a.status, brief(a.body), status, body)
+		w.t.Errorf("the answer is %d %s\nwant %d %s", a.status, brief(a.body), status, body)
 	}
 }
 

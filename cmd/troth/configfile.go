@@ -89,6 +89,10 @@ func fileLayer(path string, raw map[string]any) (layer, error) {
 			if err := resourcesOf(l, path, raw[key]); err != nil {
 				return l, err
 			}
+		case key == keyServe:
+			if err := serveOf(l, path, raw[key]); err != nil {
+				return l, err
+			}
 		case slices.Contains(keys, key):
 			value, ok := raw[key].(string)
 			if !ok || value == "" {

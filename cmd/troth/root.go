@@ -104,6 +104,7 @@ func newRootCommand(a *app) *cobra.Command {
 		newDoctorCommand(a), newInDoubtCommand(a), newTxCommand(a), newRecoverCommand(a), newResolveCommand(a),
 		newVersionCommand(a), &cobra.Command{Use: "config", Short: "how to name databases and the other settings", Long: configLong},
 	)
+	root.AddCommand(newServeCommand(a))
 	root.AddCommand(newDemoCommand(), newBenchCommand()) // they start servers of their own and read no settings
 	return root
 }

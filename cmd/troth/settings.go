@@ -72,6 +72,7 @@ type flagValues struct {
 	register  string
 	output    string
 	timeout   time.Duration
+	serve     serveFlags
 }
 
 // load reads and checks the settings. Every error is one of usage: it names the
@@ -88,23 +89,32 @@ func (a *app) load() (settings, error) {
 func (a *app) loadWithoutFile() (settings, error) { return a.settle(newLayer()) }
 
 func (a *app) settle(file layer) (settings, error) {
-	env, err := a.environmentLayer()
+	k, origin, err := a.merge(file)
 	if err != nil {
 		return settings{}, err
+	}
+	return check(k, origin)
+}
+
+// merge lays the environment over the file, and the flags over both. origin says where
+// each key is from.
+func (a *app) merge(file layer) (k *koanf.Koanf, origin map[string]string, err error) {
+	env, err := a.environmentLayer()
+	if err != nil {
+		return nil, nil, err
 	}
 	flags, err := a.flagLayer()
 	if err != nil {
-		return settings{}, err
+		return nil, nil, err
 	}
-	k := koanf.New(".")
-	origin := make(map[string]string)
+	k, origin = koanf.New("."), make(map[string]string)
 	for _, l := range []layer{file, env, flags} {
 		if err := k.Load(confmap.Provider(l.values, "."), nil); err != nil {
-			return settings{}, usagef("settings: %w", err)
+			return nil, nil, usagef("settings: %w", err)
 		}
 		maps.Copy(origin, l.origin)
 	}
-	return check(k, origin)
+	return k, origin, nil
 }
 
 func check(k *koanf.Koanf, origin map[string]string) (settings, error) {
@@ -164,6 +174,10 @@ func (a *app) environmentLayer() (layer, error) {
 			l.set(keyOutput, value, name)
 		case rest == "TIMEOUT":
 			l.set(keyTimeout, value, name)
+		case strings.HasPrefix(rest, "SERVE_"):
+			if err := serveVariable(l, name, value); err != nil {
+				return l, err
+			}
 		case strings.HasPrefix(rest, "RESOURCE_"):
 			resource := strings.ToLower(strings.TrimPrefix(rest, "RESOURCE_"))
 			if !troth.ValidName(resource) {
@@ -192,6 +206,7 @@ func (a *app) flagLayer() (layer, error) {
 	if changed("timeout") {
 		l.set(keyTimeout, a.flags.timeout.String(), "--timeout")
 	}
+	a.flags.serve.layer(l)
 	for _, r := range a.flags.resources {
 		name, address, ok := strings.Cut(r, "=")
 		if !ok || !troth.ValidName(name) { // not repeated: it may be an address with a password
@@ -244,5 +259,5 @@ func (a *app) fileLayer() (layer, error) {
 
 // unknownKey says which keys there are.
 func unknownKey(path, key string) error {
-	return fmt.Errorf("%s: unknown key %q: the keys are %s", path, key, strings.Join(keys, ", "))
+	return fmt.Errorf("%s: unknown key %q: the keys are %s, %s", path, key, strings.Join(keys, ", "), keyServe)
 }

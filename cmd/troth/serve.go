@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	txengine "github.com/troth-tx/troth/engine"
+	"github.com/troth-tx/troth/server"
+	"github.com/troth-tx/troth/server/auth"
+	"github.com/troth-tx/troth/server/outbound"
+)
+
+const serveLong = `serve runs the server for transactions across services: two-phase messages, sagas,
+TCC, XA and workflows. dtm's clients are its clients, on the same ports.
+
+It needs nothing: without flags it listens on this machine only, and keeps its
+transactions in a directory of its own.
+
+  troth serve
+  troth serve --store postgres://troth@db1/troth
+  troth serve --http :36789 --grpc :36790 --tokens /etc/troth/tokens \
+    --tls-cert cert.pem --tls-key key.pem --allow '*.svc.cluster.local'
+
+Each flag is also a variable and a key of troth.yaml, below the key serve:
+--tls-cert is TROTH_SERVE_TLS_CERT and serve.tls-cert. Flags beat the environment,
+the environment beats the file.
+
+When it listens it writes one line to the standard output (with -o json an object:
+http, grpc, store); the log goes to the standard error. SIGTERM and SIGINT end it:
+requests that are under way are answered first, and nothing is lost; a second one
+ends it at once, and nothing that was confirmed is lost either.
+
+Databases that are named with --resource are looked at for /api/v1/indoubt.`
+
+func newServeCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "serve", Short: "run the server: messages, sagas, TCC, XA and workflows across services", Long: serveLong,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context()) },
+	}
+	a.flags.serve.register(cmd.Flags())
+	return cmd
+}
+
+func (a *app) serve(ctx context.Context) error {
+	s, c, err := a.loadServe()
+	if err != nil {
+		return err
+	}
+	a.output = s.output
+	log := a.newLogger(c)
+	running, err := a.startServer(ctx, s, c, log)
+	if err != nil {
+		return err
+	}
+	onHTTP, onGRPC := running.Addrs()
+	if err := a.announce(onHTTP.String(), onGRPC.String(), c.store.shown); err != nil {
+		log.ErrorContext(ctx, "nobody reads where the server listens", "err", err)
+	}
+	var failure error
+	select {
+	case <-ctx.Done():
+	case failure = <-running.Failed():
+	}
+	down, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.server.DrainDelay+c.grace)
+	defer cancel()
+	return errors.Join(failure, running.Shutdown(down))
+}
+
+// startServer makes all that a server is made of. What it opened before an error it
+// closes.
+func (a *app) startServer(ctx context.Context, s settings, c serveConfig, log *slog.Logger) (_ *server.Server, err error) {
+	var undo []func() error
+	defer func() {
+		if err != nil {
+			for i := len(undo) - 1; i >= 0; i-- {
+				err = errors.Join(err, undo[i]())
+			}
+		}
+	}()
+	if c.tokens != "" {
+		if c.server.Tokens, err = auth.Open(c.tokens, log); err != nil {
+			return nil, usagef("--tokens: %w", err)
+		}
+	}
+	caller, err := a.newCaller(ctx, c, log)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, caller.Close)
+	st, err := openStore(ctx, c.store)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() error { return st.Close(context.WithoutCancel(ctx)) })
+	eng, err := txengine.Open(ctx, st, txengine.Config{
+		Caller: caller, Logger: log,
+		Limits: txengine.Limits{TimeoutToFail: c.toFail, RetryInterval: c.retry, RequestTimeout: c.request},
+	})
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() error { return eng.Close(context.WithoutCancel(ctx)) })
+
+	c.server.Engine, c.server.Store, c.server.Logger = eng, st, log
+	if len(s.targets) > 0 {
+		c.server.InDoubt = a.inDoubtFunc(s)
+	}
+	srv, err := server.New(c.server)
+	if err != nil {
+		return nil, &exitError{Code: exitUsage, Err: err}
+	}
+	return srv, srv.Start(ctx)
+}
+
+// newCaller makes what calls branches. Once others than this machine can reach the
+// server, they must not be able to reach through it what they cannot reach themselves:
+// only what is allowed is called then (S5).
+func (a *app) newCaller(ctx context.Context, c serveConfig, log *slog.Logger) (*outbound.Caller, error) {
+	restricted := !server.OnlyHere(c.server)
+	cfg := outbound.Config{Allow: c.allow, Restricted: restricted}
+	if c.signingKey != "" {
+		var err error
+		if cfg.SigningKey, err = readKey(c.signingKey); err != nil {
+			return nil, usagef("--signing-key: %w", err)
+		}
+	}
+	caller, err := outbound.New(cfg)
+	if err != nil {
+		return nil, usagef("--allow: %w", err)
+	}
+	if restricted && len(c.allow) == 0 {
+		log.WarnContext(ctx, "no branch can be called: name those that may be with --allow, such as --allow *.svc.cluster.local")
+	}
+	return caller, nil
+}
+
+// readKey reads a key that is its owner's alone.
+func readKey(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	if err := private(f); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(f, 4096))
+}
+
+// announce tells where the server listens.
+func (a *app) announce(onHTTP, onGRPC, store string) error {
+	if a.output == outputJSON {
+		return a.writeJSON(struct {
+			HTTP  string `json:"http"`
+			GRPC  string `json:"grpc"`
+			Store string `json:"store"`
+		}{onHTTP, onGRPC, store})
+	}
+	_, err := fmt.Fprintf(a.out, "troth is ready: http %s, grpc %s, store %s\n", onHTTP, onGRPC, store)
+	return err
+}
+
+// newLogger returns a log without passwords (S10).
+func (a *app) newLogger(c serveConfig) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.logLevel, ReplaceAttr: func(_ []string, at slog.Attr) slog.Attr {
+		switch v := at.Value.Any().(type) {
+		case string:
+			at.Value = slog.StringValue(a.secrets.hide(v))
+		case error:
+			at.Value = slog.StringValue(a.text(v))
+		case time.Time, time.Duration, bool, int, int64, uint64, float64, slog.Level:
+		default:
+			at.Value = slog.StringValue(a.secrets.hide(fmt.Sprint(v)))
+		}
+		return at
+	}}
+	if c.logJSON {
+		return slog.New(slog.NewJSONHandler(a.err, options))
+	}
+	return slog.New(slog.NewTextHandler(a.err, options))
+}

@@ -1,0 +1,182 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/troth-tx/troth/metrics"
+	"github.com/troth-tx/troth/server/auth"
+	"github.com/troth-tx/troth/store"
+)
+
+// A guard decides who is let in. HTTP and gRPC ask the same one.
+type guard struct {
+	open   bool // nobody has to say who they are
+	tokens *auth.Tokens
+	rates  *rates
+	quota  *quota
+	slots  chan struct{} // of requests under way
+	meter  *metrics.Server
+	log    *slog.Logger
+
+	complaints *rate.Limiter // log entries about strangers, who must not fill the log
+}
+
+func newGuard(cfg Config, open bool) *guard {
+	g := &guard{
+		open: open, tokens: cfg.Tokens, rates: newRates(cfg.Limits, cfg.Now), slots: make(chan struct{}, cfg.Limits.RequestsMax),
+		meter: cfg.Meter, log: cfg.Logger, complaints: rate.NewLimiter(1, 10),
+		quota: &quota{store: cfg.Store, openMax: cfg.Limits.OpenMax, now: cfg.Now, each: make(map[string]*owned)},
+	}
+	if g.tokens == nil && !open {
+		g.tokens, _ = auth.Open("", cfg.Logger) // certificates alone: there is no file to fail
+	}
+	return g
+}
+
+// A refusal is why a request is not let in.
+type refusal struct {
+	why     metrics.Refusal
+	message string
+}
+
+func (r *refusal) Error() string { return r.message }
+
+var (
+	errRole = &refusal{metrics.LackOfRole, "your role does not allow this"}
+	errRate = &refusal{metrics.TooFast, "too many requests: slow down"}
+	errBusy = &refusal{metrics.TooBusy, "the server has too much to do: come again"}
+	errOpen = &refusal{metrics.TooManyOpen, "you have too many open transactions: wait for some to end"}
+	errSize = &refusal{metrics.TooLarge, "the request is too large"}
+)
+
+// A visitor is a request that asks to be let in.
+type visitor struct {
+	header string               // Authorization
+	state  *tls.ConnectionState // nil without TLS
+	from   string               // address, without its port
+	needs  auth.Role
+	makes  bool // it may make a transaction
+}
+
+// admit lets a visitor in, or says why not with a *refusal. The context is the
+// caller's; leave ends its stay.
+func (g *guard) admit(ctx context.Context, v visitor) (_ context.Context, leave func(), err error) {
+	defer func() {
+		var r *refusal
+		if errors.As(err, &r) {
+			g.meter.Refused(r.why)
+		}
+	}()
+	caller := auth.Caller{Role: auth.Admin, From: v.from}
+	if !g.open {
+		caller, err = g.tokens.Authenticate(v.header, v.state)
+		if err != nil {
+			if g.complaints.Allow() {
+				g.log.WarnContext(ctx, "credentials refused", "from", v.from, "err", err)
+			}
+			return ctx, nil, &refusal{metrics.BadCredentials, err.Error()}
+		}
+		caller.From = v.from
+	}
+	switch {
+	case !g.rates.allow(caller.String()):
+		return ctx, nil, errRate
+	case !caller.May(v.needs):
+		return ctx, nil, errRole
+	case v.makes && !g.quota.allow(ctx, caller.Owner()):
+		return ctx, nil, errOpen
+	}
+	select {
+	case g.slots <- struct{}{}:
+	default:
+		return ctx, nil, errBusy
+	}
+	return auth.As(ctx, caller), func() { <-g.slots }, nil
+}
+
+// hostOf is an address without its port.
+func hostOf(addr string) string {
+	if host, _, err := net.SplitHostPort(addr); err == nil {
+		return host
+	}
+	return addr
+}
+
+// A quota limits how many open transactions each principal has. It counts what is made,
+// and asks the store only when that reaches the limit: so it is exact where it refuses,
+// and a principal who never comes near costs nothing. After a start it does not know
+// what is open, and a principal may reach twice the limit.
+type quota struct {
+	store   store.Store
+	openMax int
+	now     func() time.Time
+
+	mu   sync.Mutex
+	each map[string]*owned
+}
+
+// owned is what one principal has, at most.
+type owned struct {
+	mu      sync.Mutex // held while the store counts
+	open    int
+	counted time.Time
+}
+
+// recountEvery is how often the store counts for one principal.
+const recountEvery = 5 * time.Second
+
+// allow reports whether an owner may make another transaction.
+func (q *quota) allow(ctx context.Context, owner string) bool {
+	if owner == "" {
+		return true
+	}
+	q.mu.Lock()
+	o := q.each[owner]
+	if o == nil {
+		o = new(owned)
+		q.each[owner] = o // as many as the file of tokens and the authority know
+	}
+	q.mu.Unlock()
+
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.open >= q.openMax && q.now().Sub(o.counted) >= recountEvery {
+		n, err := countOpen(ctx, q.store, owner, q.openMax)
+		if err != nil {
+			return true // the store will refuse by itself
+		}
+		o.open, o.counted = n, q.now()
+	}
+	if o.open >= q.openMax {
+		return false
+	}
+	o.open++
+	return true
+}
+
+var unfinished = []store.State{store.Prepared, store.Submitted, store.Aborting}
+
+// countOpen counts up to limit open transactions.
+func countOpen(ctx context.Context, s store.Store, owner string, limit int) (n int, err error) {
+	f := store.Filter{States: unfinished, Owner: owner}
+	for {
+		f.Limit = min(limit-n, store.ListLimitMax)
+		page, next, err := s.List(ctx, f)
+		if err != nil {
+			return 0, err
+		}
+		n += len(page)
+		if next == "" || n >= limit {
+			return n, nil
+		}
+		f.Cursor = next
+	}
+}

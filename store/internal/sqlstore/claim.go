@@ -1,0 +1,135 @@
+package sqlstore
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"slices"
+	"time"
+
+	"github.com/troth-tx/troth/store"
+)
+
+// Claim implements store.Store.
+func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, limit int) ([]*store.Transaction, error) {
+	if limit <= 0 {
+		return nil, ctx.Err()
+	}
+	var claimed []*store.Transaction
+	err := s.caller.call(ctx, func(ctx context.Context, c *session) (err error) {
+		claimed, err = s.claim(ctx, c, micros(now), micros(now.Add(lease)), limit)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return claimed, nil
+}
+
+func (s *Store) claim(ctx context.Context, c *session, now, until int64, limit int) ([]*store.Transaction, error) {
+	seqs, err := scanNumbers(c.query(ctx, s.sql.due, now, int64(limit)))
+	if err != nil || len(seqs) == 0 {
+		return nil, err
+	}
+	condition, args := s.dialect.in("seq", seqs)
+	if _, err := c.execOnce(ctx, s.dialect.bind(s.sql.lease+condition), append([]any{until}, args...)...); err != nil {
+		return nil, err
+	}
+	condition, args = s.dialect.in("t.seq", seqs)
+	all, err := scanAll(c.queryOnce(ctx, s.dialect.bind(selectTransaction+" WHERE "+condition), args...))
+	if err != nil {
+		return nil, err
+	}
+	order := make(map[int64]int, len(seqs))
+	for i, seq := range seqs {
+		order[seq] = i
+	}
+	slices.SortFunc(all, func(a, b found) int { return cmp.Compare(order[a.seq], order[b.seq]) })
+	claimed := make([]*store.Transaction, len(all))
+	for i, f := range all {
+		if err := s.complete(ctx, c.conn, f); err != nil {
+			return nil, err
+		}
+		claimed[i] = f.t
+		s.caller.known.put(f.t.GID, place{f.seq, f.t.Version})
+	}
+	return claimed, nil
+}
+
+func scanNumbers(rows *sql.Rows, err error) ([]int64, error) {
+	if err != nil {
+		return nil, err
+	}
+	var all []int64
+	for rows.Next() {
+		var n int64
+		if err = rows.Scan(&n); err != nil {
+			break
+		}
+		all = append(all, n)
+	}
+	return all, firstOf(err, rows.Close(), rows.Err())
+}
+
+// EndLeases makes every leased transaction due at now: for a store that nobody else
+// can have.
+func (s *Store) EndLeases(ctx context.Context, now time.Time) error {
+	return s.caller.call(ctx, func(ctx context.Context, c *session) error {
+		s.caller.known.clear()
+		_, err := c.execOnce(ctx, s.dialect.bind("UPDATE troth_transaction SET due = ?, leased = 0, version = version + 1"+
+			" WHERE due IS NOT NULL AND leased = 1"), micros(now))
+		return err
+	})
+}
+
+// purgeMax is how many transactions are removed at a time, while others wait.
+const purgeMax = 256
+
+// Purge implements store.Store.
+func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (removed int, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, context.Cause(ctx)
+	}
+	for removed < limit {
+		want, n := min(purgeMax, limit-removed), 0
+		err := s.caller.call(ctx, func(ctx context.Context, c *session) (err error) {
+			n, err = s.purge(ctx, c, ceilMicros(before), want)
+			return err
+		})
+		if err != nil {
+			return removed, err
+		}
+		removed += n
+		if n < want {
+			break
+		}
+	}
+	return removed, nil
+}
+
+func (s *Store) purge(ctx context.Context, c *session, before int64, limit int) (int, error) {
+	rows, err := c.query(ctx, s.sql.expired, before, int64(limit))
+	if err != nil {
+		return 0, err
+	}
+	var seqs []int64
+	for rows.Next() {
+		var seq int64
+		var gid string
+		if err = rows.Scan(&seq, &gid); err != nil {
+			break
+		}
+		seqs = append(seqs, seq)
+		s.caller.known.remove(gid)
+	}
+	if err := firstOf(err, rows.Close(), rows.Err()); err != nil || len(seqs) == 0 {
+		return 0, err
+	}
+	condition, args := s.dialect.in("seq", seqs)
+	for _, table := range [...]string{"troth_addition", "troth_definition", "troth_transaction"} {
+		if _, err := c.execOnce(ctx, s.dialect.bind("DELETE FROM "+table+" WHERE "+condition), args...); err != nil {
+			return 0, err
+		}
+	}
+	return len(seqs), nil
+}

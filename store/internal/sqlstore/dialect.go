@@ -1,0 +1,126 @@
+package sqlstore
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/pressly/goose/v3"
+)
+
+// A Dialect is what differs between databases.
+type Dialect interface {
+	name() string // of the directory of its migrations
+	goose() goose.Dialect
+	versionColumns() string // of the table in which goose notes what it has done
+
+	setup() []string    // for a new session of a writer
+	prepares() bool     // whether statements are prepared here; else the driver does it
+	begin() string      // READ COMMITTED, for writing
+	bind(string) string // a statement with "?" for the arguments
+
+	// again reports whether a transaction that failed so, before its COMMIT, is to be
+	// tried again: a deadlock, or somebody made the same thing meanwhile.
+	again(error) bool
+
+	// broken reports whether the database cannot be trusted until it is opened anew.
+	broken(error) bool
+
+	// lookup locks the transactions that are there, in the order of their gids, and
+	// reports them. gids are sorted.
+	lookup(ctx context.Context, s *session, gids []string, found func(gid string, at place)) error
+
+	insert(ctx context.Context, s *session, rows []*row) error
+	update(ctx context.Context, s *session, rows []*row) error
+	add(ctx context.Context, s *session, parts []part) error
+
+	// in is a condition for one of some numbers, which are never none.
+	in(column string, numbers []int64) (condition string, args []any)
+
+	skipLocked() string           // ends a SELECT that takes what nobody has
+	insertNew(into string) string // "INSERT INTO into ..." that does nothing if it is there
+}
+
+// Columns of the statements that write. Every dialect gives values in this order.
+const (
+	insertColumns = "seq, gid, owner, pattern, state, version, attempts, created, updated, finished, due, leased, reason, progress"
+	insertCount   = 14
+)
+
+func (r *row) appendInsert(args []any) []any {
+	return append(args, r.seq, r.gid, r.owner, int64(r.pattern), int64(r.state), r.version, int64(r.attempts),
+		r.created, r.updated, r.finished, r.due, r.leased, r.reason, r.progress)
+}
+
+// chunks calls f for consecutive pieces of n rows, of lengths that come again, so that
+// there are few different statements: 1, 2, 4, ... up to most, and no more bytes than
+// statementMax unless it is one row. size tells a row's.
+func chunks(n, most int, size func(i int) int, f func(from, to int) error) error {
+	for from := 0; from < n; {
+		fits, bytes := 0, 0
+		for from+fits < n && fits < most {
+			if bytes += size(from + fits); bytes > statementMax && fits > 0 {
+				break
+			}
+			fits++
+		}
+		take := 1
+		for take*2 <= fits {
+			take *= 2
+		}
+		if err := f(from, from+take); err != nil {
+			return err
+		}
+		from += take
+	}
+	return nil
+}
+
+// statementMax is how many bytes a statement of several rows may have. The least that
+// servers accept by default is 16 MiB (MariaDB).
+const statementMax = 4 << 20
+
+// repeated is a list of n times the text.
+func repeated(text string, n int) string {
+	return text + strings.Repeat(", "+text, n-1)
+}
+
+// mysqlNumber is the error number in a *mysql.MySQLError, whose field Number has no
+// method; 0 if there is none. This package does not choose a driver.
+func mysqlNumber(err error) uint64 {
+	for ; err != nil; err = errors.Unwrap(err) {
+		v := reflect.Indirect(reflect.ValueOf(err))
+		if v.Kind() != reflect.Struct {
+			continue
+		}
+		if n := v.FieldByName("Number"); n.IsValid() && n.Kind() == reflect.Uint16 {
+			return n.Uint()
+		}
+	}
+	return 0
+}
+
+// sqlState is the SQLSTATE in an error of pgx; empty if there is none.
+func sqlState(err error) string {
+	var e interface{ SQLState() string }
+	if errors.As(err, &e) {
+		return e.SQLState()
+	}
+	return ""
+}
+
+// sqliteCode is the primary result code in an error of modernc.org/sqlite; 0 if there
+// is none.
+func sqliteCode(err error) int {
+	var e interface{ Code() int }
+	if errors.As(err, &e) {
+		return e.Code() & 0xff
+	}
+	return 0
+}
+
+func numberIn(err error, numbers ...uint64) bool { return slices.Contains(numbers, mysqlNumber(err)) }
+
+func stateIn(err error, states ...string) bool { return slices.Contains(states, sqlState(err)) }

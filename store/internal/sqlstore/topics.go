@@ -1,0 +1,158 @@
+package sqlstore
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"math"
+
+	"github.com/troth-tx/troth/store"
+)
+
+// textMax is how much of a text is kept that only people read, in bytes.
+const textMax = 16 << 10
+
+// Topic implements store.Topics.
+func (s *Store) Topic(ctx context.Context, name string) ([]store.Subscriber, error) {
+	end, err := s.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	if checkName("topic", name) != nil {
+		return nil, nil
+	}
+	rows, err := s.cfg.Read.QueryContext(ctx, s.sql.topic, name)
+	if err != nil {
+		return nil, err
+	}
+	var all []store.Subscriber
+	for rows.Next() {
+		var x store.Subscriber
+		if err = rows.Scan(&x.URL, &x.Remark); err != nil {
+			break
+		}
+		all = append(all, x)
+	}
+	return all, firstOf(err, rows.Close(), rows.Err())
+}
+
+// AllTopics implements store.Topics.
+func (s *Store) AllTopics(ctx context.Context, after string, limit int) ([]string, error) {
+	end, err := s.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	rows, err := s.cfg.Read.QueryContext(ctx, s.sql.topics, forPeople(after, nameMax), int64(max(limit, 0)))
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for rows.Next() {
+		var name string
+		if err = rows.Scan(&name); err != nil {
+			break
+		}
+		all = append(all, name)
+	}
+	return all, firstOf(err, rows.Close(), rows.Err())
+}
+
+// Subscribe implements store.Topics.
+func (s *Store) Subscribe(ctx context.Context, topic string, x store.Subscriber) error {
+	if err := checkName("topic", topic); err != nil {
+		return err
+	}
+	if err := checkText("url", x.URL); err != nil {
+		return err
+	}
+	return s.changeTopics(ctx, store.ErrExists, s.sql.subscribe, topic, digest(x.URL), x.URL, forPeople(x.Remark, textMax))
+}
+
+// Unsubscribe implements store.Topics.
+func (s *Store) Unsubscribe(ctx context.Context, topic, url string) error {
+	if checkName("topic", topic) != nil {
+		return s.nothing(ctx)
+	}
+	return s.changeTopics(ctx, store.ErrNotFound, s.sql.unsubscribe, topic, digest(url))
+}
+
+// DeleteTopic implements store.Topics.
+func (s *Store) DeleteTopic(ctx context.Context, topic string) error {
+	if checkName("topic", topic) != nil {
+		return s.nothing(ctx)
+	}
+	return s.changeTopics(ctx, store.ErrNotFound, s.sql.deleteTopic, topic)
+}
+
+// nothing is the answer to who names a topic that cannot be.
+func (s *Store) nothing(ctx context.Context) error {
+	end, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	end()
+	return store.ErrNotFound
+}
+
+func digest(url string) []byte {
+	sum := sha256.Sum256([]byte(url))
+	return sum[:]
+}
+
+// changeTopics runs a statement, and returns the error none if it changed no row.
+func (s *Store) changeTopics(ctx context.Context, none error, text string, args ...any) error {
+	var changed int64
+	err := s.caller.call(ctx, func(ctx context.Context, c *session) error {
+		res, err := c.exec(ctx, text, args...)
+		if err == nil {
+			changed, err = res.RowsAffected()
+		}
+		return err
+	})
+	if err == nil && changed == 0 {
+		return none
+	}
+	return err
+}
+
+// Record implements store.Audit.
+func (s *Store) Record(ctx context.Context, e store.AuditEntry) error {
+	return s.caller.call(ctx, func(ctx context.Context, c *session) error {
+		_, err := c.exec(ctx, s.sql.record, micros(e.At), forPeople(e.Who, textMax), forPeople(e.Action, textMax),
+			forPeople(e.GID, textMax), forPeople(e.Reason, textMax))
+		return err
+	})
+}
+
+// Entries implements store.Audit.
+func (s *Store) Entries(ctx context.Context, before int64, limit int) ([]store.AuditEntry, error) {
+	end, err := s.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	if before == 0 {
+		before = math.MaxInt64
+	}
+	rows, err := s.cfg.Read.QueryContext(ctx, s.sql.entries, before, int64(max(limit, 0)))
+	return scanEntries(rows, err)
+}
+
+func scanEntries(rows *sql.Rows, err error) ([]store.AuditEntry, error) {
+	if err != nil {
+		return nil, err
+	}
+	var all []store.AuditEntry
+	for rows.Next() {
+		var e store.AuditEntry
+		var at int64
+		if err = rows.Scan(&e.ID, &at, &e.Who, &e.Action, &e.GID, &e.Reason); err != nil {
+			break
+		}
+		e.At = timeOf(at)
+		all = append(all, e)
+	}
+	return all, firstOf(err, rows.Close(), rows.Err())
+}

@@ -1,0 +1,253 @@
+package sqlstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// triesMax is how often a transaction of the database is tried that ended in a
+// deadlock, or on a connection that had gone before.
+const triesMax = 10
+
+var errPlace = errors.New("not exactly one")
+
+// commitError is the error of a COMMIT: what became of it is not known.
+type commitError struct{ err error }
+
+func (e *commitError) Error() string {
+	return "store: the answer to COMMIT is missing, and the outcome is not known: " + e.err.Error()
+}
+func (e *commitError) Unwrap() error { return e.err }
+
+// write writes a batch and answers its callers.
+func (w *writer) write(ops []*op) {
+	began := time.Now()
+	b, err := w.commit(ops)
+	if err == nil {
+		w.remember(b)
+		w.last = flushed{took: time.Since(began), ended: time.Now(), callers: len(ops) + w.waiting()}
+		for i, o := range ops {
+			if o.err = b.errs[i]; o.err == nil {
+				o.version = b.after[i]
+			}
+			close(o.done)
+		}
+		return
+	}
+	w.last = flushed{}
+	var unknown *commitError
+	if len(ops) > 1 && w.session != nil && !errors.As(err, &unknown) { // the database refused something: whose?
+		for i := range ops {
+			w.write(ops[i : i+1])
+		}
+		return
+	}
+	for _, o := range ops {
+		o.err = err
+		close(o.done)
+	}
+}
+
+// commit writes a batch as one transaction. If it was refused before the COMMIT, with
+// the connection still good, w.session stays.
+func (w *writer) commit(ops []*op) (b *batch, err error) {
+	creates := 0
+	for _, o := range ops {
+		if o.create {
+			creates++
+		}
+	}
+	if err := w.reserve(creates); err != nil {
+		return nil, err
+	}
+	var seq int64
+	err = w.transact(func(ctx context.Context, s *session) (bool, error) {
+		places, err := w.lookup(ctx, s, ops)
+		if err != nil {
+			return false, err
+		}
+		seq = w.seq.at
+		b = decide(ops, places, func() int64 { seq++; return seq - 1 })
+		if len(b.rows) == 0 {
+			return false, nil
+		}
+		return true, w.apply(ctx, s, b)
+	})
+	w.seq.at = max(w.seq.at, seq) // also if nobody knows whether they are taken
+	return b, err
+}
+
+// lookup finds out where the transactions of a batch are.
+func (w *writer) lookup(ctx context.Context, s *session, ops []*op) (map[string]place, error) {
+	places := make(map[string]place, len(ops))
+	w.gids = w.gids[:0]
+	for _, o := range ops {
+		if at, ok := w.known.get(o.gid); ok {
+			places[o.gid] = at
+		} else {
+			w.gids = append(w.gids, o.gid)
+		}
+	}
+	slices.Sort(w.gids)
+	w.gids = slices.Compact(w.gids)
+	if len(w.gids) == 0 {
+		return places, nil
+	}
+	return places, w.store.dialect.lookup(ctx, s, w.gids, func(gid string, at place) { places[gid] = at })
+}
+
+// apply writes what was decided.
+func (w *writer) apply(ctx context.Context, s *session, b *batch) error {
+	var inserts, updates []*row
+	var parts []part
+	for _, r := range b.rows {
+		if r.insert {
+			inserts = append(inserts, r)
+		} else {
+			updates = append(updates, r)
+		}
+		parts = append(parts, r.parts...)
+	}
+	d := w.store.dialect
+	if len(inserts) > 0 {
+		if err := d.insert(ctx, s, inserts); err != nil {
+			return err
+		}
+	}
+	if len(updates) > 0 {
+		if err := d.update(ctx, s, updates); err != nil {
+			return err
+		}
+	}
+	if len(parts) > 0 {
+		return d.add(ctx, s, parts)
+	}
+	return nil
+}
+
+// remember keeps the places of a batch that is committed, where nobody else can
+// change them.
+func (w *writer) remember(b *batch) {
+	for gid, at := range b.places {
+		w.known.put(gid, at)
+	}
+}
+
+func (w *writer) runCall(f func(ctx context.Context, s *session) error) error {
+	return w.transact(func(ctx context.Context, s *session) (bool, error) {
+		err := f(ctx, s)
+		return err == nil, err
+	})
+}
+
+// transact runs f in a transaction and commits it if f says so, else rolls back. It
+// tries again after a deadlock, and after a connection had gone before the COMMIT.
+// The error is a *commitError if the outcome is not known; otherwise nothing was done.
+func (w *writer) transact(f func(ctx context.Context, s *session) (commit bool, err error)) error {
+	for try := 1; ; try++ {
+		if w.failed != nil {
+			return w.failed
+		}
+		ctx, cancel := w.store.writeContext()
+		again, err := w.tryOnce(ctx, f)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		if w.store.dialect.broken(err) {
+			w.drop()
+			w.failed = fmt.Errorf("store: it must be opened anew: %w", err)
+			w.store.cfg.Logger.Error("the store failed: nothing is written until it is opened again", "err", err)
+		}
+		if !again || try == triesMax {
+			return err
+		}
+		if w.session != nil { // a deadlock: give the others time
+			time.Sleep(rand.N(time.Duration(try) * 2 * time.Millisecond))
+		}
+	}
+}
+
+func (w *writer) tryOnce(ctx context.Context, f func(ctx context.Context, s *session) (bool, error)) (again bool, err error) {
+	fresh := w.session == nil
+	if fresh {
+		if w.session, err = openSession(ctx, w.store.cfg.Write, w.store.dialect); err != nil {
+			w.session = nil
+			return false, fmt.Errorf("store: connect: %w", err)
+		}
+	}
+	s := w.session
+	if _, err := s.exec(ctx, w.store.dialect.begin()); err != nil {
+		w.drop()
+		return !fresh, fmt.Errorf("store: begin: %w", err)
+	}
+	commit, err := f(ctx, s)
+	if err == nil && commit {
+		if _, err := s.exec(ctx, "COMMIT"); err != nil {
+			w.drop()
+			return false, &commitError{err}
+		}
+		return false, nil
+	}
+	if _, rollbackErr := s.exec(ctx, "ROLLBACK"); rollbackErr != nil {
+		w.drop()
+		return err != nil && !fresh, firstOf(err, rollbackErr)
+	}
+	return err != nil && w.store.dialect.again(err), err
+}
+
+// drop ends the connection, and with it what it has not committed.
+func (w *writer) drop() {
+	w.known.clear()
+	if w.session == nil {
+		return
+	}
+	if err := w.session.close(); err != nil {
+		w.store.cfg.Logger.Warn("a connection did not end well", "err", err)
+	}
+	w.session = nil
+}
+
+// sequenceBlock is how many places for new transactions a writer takes at a time. A
+// block that is not used up when the process ends is lost, which is no harm: places
+// only keep rows together that are written together.
+const sequenceBlock = 4096
+
+// reserve sees to it that there are places for n new transactions.
+func (w *writer) reserve(n int) error {
+	if w.seq.end-w.seq.at >= int64(n) {
+		return nil
+	}
+	var next int64
+	err := w.transact(func(ctx context.Context, s *session) (bool, error) {
+		_, err := s.exec(ctx, w.store.sql.takeSequence, int64(sequenceBlock))
+		if err != nil {
+			return false, err
+		}
+		next, err = queryNumber(ctx, s, "SELECT next FROM troth_sequence WHERE id = 1")
+		return err == nil, err
+	})
+	if err == nil {
+		w.seq = block{next - sequenceBlock, next}
+	}
+	return err
+}
+
+// A block of places that nobody else gives away: at is the next, end the first that is
+// not in it.
+type block struct{ at, end int64 }
+
+func queryNumber(ctx context.Context, s *session, text string) (n int64, err error) {
+	rows, err := s.query(ctx, text)
+	if err != nil {
+		return 0, err
+	}
+	if rows.Next() {
+		err = rows.Scan(&n)
+	}
+	return n, firstOf(err, rows.Close(), rows.Err())
+}

@@ -102,6 +102,7 @@ func TestF2GIDsThatArePrefixes(t *testing.T) {
 // F7: what is not decided is ONGOING, and may succeed.
 func TestF7NotDecidedIsNotFailure(t *testing.T) {
 	t.Parallel()
+	background(t)
 	w := newWorld(t, soon())
 	w.participants.will("a", "action", breaks, goesOn, succeeds)
 	a := w.post("submit", with(w.saga("g", "a"), "wait_result", true))

@@ -161,6 +161,7 @@ func TestAll(t *testing.T) {
 // TestResetCronTime is what an operator does after an outage.
 func TestResetCronTime(t *testing.T) {
 	t.Parallel()
+	background(t)
 	w := newWorld(t, later())
 	w.participants.will("a", "action", breaks)
 	for i := range 5 {
@@ -183,6 +184,7 @@ func TestResetCronTime(t *testing.T) {
 
 func TestResetNextCronTime(t *testing.T) {
 	t.Parallel()
+	background(t)
 	w := newWorld(t, later())
 	w.participants.will("a", "action", breaks, succeeds)
 	w.want(w.post("submit", with(w.saga("g", "a"), "wait_result", true)), 425, `{"dtm_result":"ONGOING","message":"ONGOING"}`)

@@ -38,6 +38,15 @@ func soon() engine.Limits {
 	return engine.Limits{RetryInterval: 10 * time.Millisecond, RetryIntervalMax: 20 * time.Millisecond}
 }
 
+// background skips a test that waits for what the engine does by itself: where a suite
+// takes each step by hand, it does nothing.
+func background(t *testing.T) {
+	t.Helper()
+	if steered {
+		t.Skip("nothing happens in the background with the tag dtmtest")
+	}
+}
+
 // later are limits under which nothing is repeated while a test runs.
 func later() engine.Limits { return engine.Limits{RetryInterval: time.Hour} }
 

@@ -97,6 +97,18 @@ func (w *world) effect(s barrier.Step, part int) func(ctx context.Context, tx *s
 	return func(ctx context.Context, tx *sql.Tx) error { return w.insert(ctx, tx, s, part) }
 }
 
+var errBusiness = errors.New("business failed")
+
+// failing is effect, which fails in the end if fail.
+func (w *world) failing(s barrier.Step, fail bool) func(ctx context.Context, tx *sql.Tx) error {
+	return func(ctx context.Context, tx *sql.Tx) error {
+		if err := w.insert(ctx, tx, s, 1); err != nil || !fail {
+			return err
+		}
+		return errBusiness
+	}
+}
+
 func (w *world) insert(ctx context.Context, tx barrier.Tx, s barrier.Step, part int) error {
 	query := "INSERT INTO effect (gid, op, part) VALUES (?, ?, ?)"
 	if w.Dialect() == barrier.PostgreSQL {

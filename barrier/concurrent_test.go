@@ -1,0 +1,84 @@
+package barrier_test
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/troth-tx/troth/barrier"
+)
+
+// I6: a step and its undoing at the same instant. Either the step came first and is
+// undone, or it never happens: the net effect is none.
+func TestStepRacesItsUndoing(t *testing.T) {
+	eachEngine(t, func(t *testing.T, w *world) {
+		rounds := 150
+		if w.Dialect() == barrier.SQLite {
+			rounds = 60 // one writer at a time, which sleeps while it waits
+		}
+		pairs := [][2]barrier.Op{{barrier.Try, barrier.Cancel}, {barrier.Action, barrier.Compensate}, {barrier.Action, barrier.Rollback}}
+		var undone, never int
+		for round := range rounds {
+			gid := newGID()
+			do, undo := step(t, gid, pairs[round%3][0]), step(t, gid, pairs[round%3][1])
+			start := make(chan struct{})
+			var wg sync.WaitGroup
+			for i := range 4 { // each comes twice
+				s := do
+				if (i+round)%2 == 0 {
+					s = undo
+				}
+				wg.Go(func() {
+					<-start
+					if err := w.run(t, s); err != nil {
+						t.Errorf("round %d: %v: %v", round, s, err)
+					}
+				})
+			}
+			close(start)
+			wg.Wait()
+			got := w.counts(t, gid)
+			switch {
+			case got[do.Op] == 1 && got[undo.Op] == 1:
+				undone++
+			case len(got) == 0:
+				never++
+			default:
+				t.Fatalf("round %d: effects %v of %v and its undoing", round, got, do)
+			}
+		}
+		t.Logf("%d rounds: the step was undone %d times, and never happened %d times", rounds, undone, never)
+		if undone == 0 || never == 0 {
+			t.Errorf("no race: undone %d times, never happened %d times", undone, never)
+		}
+	})
+}
+
+// Many repetitions at once, of which some fail in their business: exactly one effect.
+func TestRepetitionsAtOnce(t *testing.T) {
+	eachEngine(t, func(t *testing.T, w *world) {
+		for range 5 {
+			s := step(t, newGID(), barrier.Action)
+			var wg sync.WaitGroup
+			var failed atomic.Int32
+			for i := range 12 {
+				wg.Go(func() {
+					err := w.Run(t.Context(), w.db, s, w.failing(s, i%3 == 0))
+					switch {
+					case err == nil:
+					case errors.Is(err, errBusiness):
+						failed.Add(1)
+					default:
+						t.Errorf("call %d: %v", i, err)
+					}
+				})
+			}
+			wg.Wait()
+			must(t, w.run(t, s)) // the server repeats until it is answered
+			if got := w.counts(t, s.GID); got[barrier.Action] != 1 {
+				t.Fatalf("%d effects after %d failures", got[barrier.Action], failed.Load())
+			}
+		}
+	})
+}

@@ -25,6 +25,7 @@ type Server struct {
 	purged        prometheus.Counter
 	stuck         prometheus.Gauge
 	alertsDropped prometheus.Counter
+	engine        engineMeters
 }
 
 // durations are in seconds: from a store in memory to a caller that waits for a result.
@@ -63,6 +64,7 @@ func NewServer() *Server {
 		s.httpRequests, s.httpDuration, s.grpcRequests, s.grpcDuration, s.refused, s.purged, s.stuck, s.alertsDropped,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
+	s.engine = newEngineMeters(s.registry)
 	return s
 }
 

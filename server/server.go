@@ -58,6 +58,9 @@ type Config struct {
 	// balancers to send none. Defaults to 0.
 	DrainDelay time.Duration
 
+	// Alerts are closed by Shutdown, after the engine. nil: nobody is told.
+	Alerts *Alerts
+
 	// InDoubt lists the branches of two-phase commit that are in doubt in the
 	// library's databases. nil: no databases are configured.
 	InDoubt api.InDoubtFunc
@@ -239,7 +242,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	// Past this point ctx only bounds waiting for others, not our own end.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
-	down.err = errors.Join(cut, s.cfg.Engine.Close(ctx), s.cfg.Store.Close(ctx))
+	down.err = errors.Join(cut, s.cfg.Engine.Close(ctx))
+	if s.cfg.Alerts != nil {
+		s.cfg.Alerts.Close()
+	}
+	down.err = errors.Join(down.err, s.cfg.Store.Close(ctx))
 	s.log.InfoContext(ctx, "stopped")
 	return down.err
 }

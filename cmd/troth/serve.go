@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	txengine "github.com/troth-tx/troth/engine"
+	"github.com/troth-tx/troth/metrics"
 	"github.com/troth-tx/troth/server"
 	"github.com/troth-tx/troth/server/auth"
 	"github.com/troth-tx/troth/server/outbound"
@@ -100,8 +103,19 @@ func (a *app) startServer(ctx context.Context, s settings, c serveConfig, log *s
 		return nil, err
 	}
 	undo = append(undo, func() error { return st.Close(context.WithoutCancel(ctx)) })
+	meter := metrics.NewServer()
+	observer := meter.Observer()
+	if c.alertWebhook != "" {
+		alerts, err := a.newAlerts(c, meter, log)
+		if err != nil {
+			return nil, err
+		}
+		undo = append(undo, func() error { alerts.Close(); return nil })
+		observer.Missed = both(observer.Missed, alerts.Missed)
+		c.server.Alerts = alerts
+	}
 	eng, err := txengine.Open(ctx, st, txengine.Config{
-		Caller: caller, Logger: log,
+		Caller: caller, Logger: log, Observer: observer,
 		Limits: txengine.Limits{TimeoutToFail: c.toFail, RetryInterval: c.retry, RequestTimeout: c.request},
 	})
 	if err != nil {
@@ -109,7 +123,8 @@ func (a *app) startServer(ctx context.Context, s settings, c serveConfig, log *s
 	}
 	undo = append(undo, func() error { return eng.Close(context.WithoutCancel(ctx)) })
 
-	c.server.Engine, c.server.Store, c.server.Logger = eng, st, log
+	c.server.Engine, c.server.Store, c.server.Logger, c.server.Meter = eng, st, log, meter
+	c.server.Version = versionOf(debug.ReadBuildInfo()).Version
 	if len(s.targets) > 0 {
 		c.server.InDoubt = a.inDoubtFunc(s)
 	}
@@ -140,6 +155,25 @@ func (a *app) newCaller(ctx context.Context, c serveConfig, log *slog.Logger) (*
 		log.WarnContext(ctx, "no branch can be called: name those that may be with --allow, such as --allow *.svc.cluster.local")
 	}
 	return caller, nil
+}
+
+// newAlerts makes what tells the webhook. Whoever configures it has named its address:
+// that one may be called, and no other.
+func (a *app) newAlerts(c serveConfig, meter *metrics.Server, log *slog.Logger) (*server.Alerts, error) {
+	u, err := url.Parse(c.alertWebhook)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, usagef("--alert-webhook: write an address such as https://alerts.example.com/troth")
+	}
+	caller, err := outbound.New(outbound.Config{Allow: []string{u.Scheme + "://" + u.Host}, IgnoreWords: true})
+	if err != nil {
+		return nil, usagef("--alert-webhook: %w", err)
+	}
+	return server.NewAlerts(server.AlertConfig{URL: c.alertWebhook, After: c.alertAfter, Caller: caller, Logger: log, Meter: meter}), nil
+}
+
+// both calls one function after the other.
+func both[T any](f, g func(T)) func(T) {
+	return func(v T) { f(v); g(v) }
 }
 
 // readKey reads a key that is its owner's alone.

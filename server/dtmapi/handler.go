@@ -7,12 +7,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/troth-tx/troth/engine"
+	"github.com/troth-tx/troth/server/outbound"
 	"github.com/troth-tx/troth/store"
 )
 
@@ -20,6 +22,10 @@ import (
 type Config struct {
 	Engine *engine.Engine
 	Store  store.Store // the engine's: for lists, topics and the audit
+
+	// Check reports why the URL of a participant is refused, before anything is stored.
+	// Nil refuses none.
+	Check func(url string) error
 
 	// Version is what the endpoint of that name answers.
 	Version string
@@ -146,7 +152,7 @@ func (h *handler) prepare(ctx context.Context, body []byte) error {
 	if err != nil {
 		return err
 	}
-	r, err := t.request()
+	r, err := h.request(t)
 	if err != nil {
 		return err
 	}
@@ -163,7 +169,7 @@ func (h *handler) submit(ctx context.Context, body []byte) error {
 	if t.TransType == "workflow" {
 		return h.endWorkflow(ctx, t)
 	}
-	r, err := t.request()
+	r, err := h.request(t)
 	if err != nil {
 		return err
 	}
@@ -187,9 +193,45 @@ func (h *handler) registerBranch(ctx context.Context, body []byte) error {
 	if err != nil {
 		return err
 	}
+	for i := range branches {
+		if err := h.check(branches[i].URL); err != nil {
+			return err
+		}
+	}
 	err = h.Engine.Register(ctx, r.GID, branches...)
 	if errors.Is(err, engine.ErrNotFound) {
 		return noneToRegister(r.GID)
 	}
 	return in(err, r.GID, cannotRegister)
+}
+
+// request turns what a client sent into what the engine understands, if all that it wants
+// called may be called.
+func (h *handler) request(t *transaction) (engine.Request, error) {
+	r, err := t.request()
+	if err != nil {
+		return r, err
+	}
+	if err := outbound.CheckHeaders(r.Options.Headers); err != nil {
+		return r, err
+	}
+	if err := h.check(r.QueryPrepared); err != nil {
+		return r, fmt.Errorf("query_prepared: %w", err)
+	}
+	for i := range r.Steps {
+		if err := h.check(r.Steps[i].Action); err != nil {
+			return r, fmt.Errorf("step %d: %w", i+1, err)
+		}
+		if err := h.check(r.Steps[i].Compensate); err != nil {
+			return r, fmt.Errorf("step %d: %w", i+1, err)
+		}
+	}
+	return r, nil
+}
+
+func (h *handler) check(url string) error {
+	if h.Check == nil {
+		return nil
+	}
+	return h.Check(url)
 }

@@ -51,7 +51,7 @@ func TestQuery(t *testing.T) {
 	a := parse[map[string]any](w, w.get("query", "gid", "g"))
 	tx := a["transaction"].(obj)
 	for name, want := range (obj{
-		"id": 0.0, "gid": "g", "trans_type": "saga", "status": "failed", "protocol": "http", "rollback_reason": refuses.body,
+		"id": 0.0, "gid": "g", "trans_type": "saga", "status": "failed", "protocol": "http", "rollback_reason": "HTTP 409: " + refuses.body,
 		"wait_result": true, "timeout_to_fail": 60.0, "retry_interval": 15.0, "request_timeout": 5.0, "retry_limit": 2.0, "concurrent": true,
 		"custom_data": `{"concurrent":true,"orders":{"1":[0]}}`,
 		"options":     `{"wait_result":true,"timeout_to_fail":60,"request_timeout":5,"retry_interval":15,"branch_headers":{"x-test":"1"},"concurrent":true,"retry_limit":2}`,

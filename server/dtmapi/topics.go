@@ -27,6 +27,9 @@ func (h *handler) subscribe(w http.ResponseWriter, r *http.Request) {
 		if err := checkTopic(topic, s); err != nil {
 			return err
 		}
+		if err := h.check(s.URL); err != nil {
+			return err
+		}
 		present, err := h.Store.Topic(r.Context(), topic)
 		switch {
 		case err != nil:

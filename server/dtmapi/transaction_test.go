@@ -2,6 +2,7 @@ package dtmapi_test
 
 import (
 	"encoding/base64"
+	"errors"
 	"strings"
 	"testing"
 
@@ -31,8 +32,8 @@ func TestWaitResult(t *testing.T) {
 		{"msg, 201", "msg", "action", reaction{201, "made"}, false, 425, ongoing, store.Submitted},
 		{"msg, refused, which it may not", "msg", "action", refuses, false, 425, ongoing, store.Submitted},
 		{"saga, succeeded", "saga", "action", succeeds, false, 200, ok, store.Succeeded},
-		{"saga, rolled back", "saga", "action", refuses, false, 409, `{"dtm_result":"FAILURE","message":"{\"error\":\"no money FAILURE\"} FAILURE"}`, store.Failed},
-		{"saga, rolled back by a word", "saga", "action", reaction{200, "FAILURE"}, false, 409, `{"dtm_result":"FAILURE","message":"FAILURE FAILURE"}`, store.Failed},
+		{"saga, rolled back", "saga", "action", refuses, false, 409, `{"dtm_result":"FAILURE","message":"HTTP 409: {\"error\":\"no money FAILURE\"} FAILURE"}`, store.Failed},
+		{"saga, rolled back by a word", "saga", "action", reaction{200, "FAILURE"}, false, 409, `{"dtm_result":"FAILURE","message":"HTTP 200: FAILURE"}`, store.Failed},
 		{"saga, ongoing", "saga", "action", goesOn, false, 425, ongoing, store.Submitted},
 		{"saga, 500", "saga", "action", breaks, false, 425, ongoing, store.Submitted},
 		{"tcc, confirmed", "tcc", "confirm", succeeds, false, 200, ok, store.Succeeded},
@@ -117,6 +118,7 @@ func TestRefusals(t *testing.T) {
 		{"nothing", "abort", "", 500, "unexpected end of JSON"},
 		{"too few payloads", "submit", with(w.saga("x", "a", "b"), "payloads", []string{"{}"}), 500, "payloads: 1 for 2 steps"},
 		{"orders of no step", "submit", with(w.saga("x", "a"), "custom_data", `{"concurrent":true,"orders":{"0":[7]}}`), 500, "orders"},
+		{"a header that is none", "submit", with(w.saga("x", "a"), "branch_headers", obj{"a b": "c"}), 500, "branch_headers"},
 		{"a negative time", "submit", with(w.saga("x", "a"), "retry_interval", -1), 500, "retry_interval is -1"},
 		{"a negative delay", "submit", with(w.msg("x", "a"), "custom_data", `{"delay":-1}`), 500, "delay is -1"},
 		{"a topic that is not there", "submit", obj{"gid": "x", "trans_type": "msg", "steps": []obj{{"action": "topic://none"}}, "payloads": []string{"{}"}}, 500, "not found"},
@@ -249,4 +251,31 @@ func TestForceStop(t *testing.T) {
 	if n := len(w.participants.calls("a", "cancel", "")); n != 0 {
 		t.Errorf("cancel was called %d times", n)
 	}
+}
+
+// TestCheck refuses what would never be called, before anything is stored.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, later())
+	w.handler.Check = func(url string) error {
+		if strings.Contains(url, "evil") {
+			return errors.New("evil is not allowed")
+		}
+		return nil
+	}
+	w.serve()
+	w.prepared("tcc", "t")
+	for name, a := range map[string]said{
+		"action":     w.post("submit", w.saga("g", "evil")),
+		"compensate": w.post("submit", with(w.saga("g", "a"), "steps", []obj{{"action": "", "compensate": "http://evil"}})),
+		"query":      w.post("prepare", with(w.msg("g", "a"), "query_prepared", "http://evil")),
+		"workflow":   w.post("prepareWorkflow", obj{"gid": "g", "trans_type": "workflow", "query_prepared": "http://evil", "custom_data": `{"name":"n","data":""}`}),
+		"confirm":    w.post("registerBranch", obj{"gid": "t", "trans_type": "tcc", "branch_id": "01", "confirm": "http://evil"}),
+		"subscriber": w.get("subscribe", "topic", "t", "url", "http://evil"),
+	} {
+		if a.status != 500 || !strings.Contains(a.body, "evil is not allowed") {
+			t.Errorf("%s: %+v", name, a)
+		}
+	}
+	w.want(w.get("query", "gid", "g"), 200, `{"transaction":null,"branches":[]}`)
 }

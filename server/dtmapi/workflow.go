@@ -49,7 +49,7 @@ func (h *handler) startWorkflow(w http.ResponseWriter, r *http.Request) (*store.
 	if t.TransType != "workflow" {
 		return nil, fmt.Errorf("trans_type %q: want workflow", t.TransType)
 	}
-	asked, err := t.request()
+	asked, err := h.request(t)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package dtmapi_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/troth-tx/troth/engine"
 	"github.com/troth-tx/troth/server/dtmapi"
+	"github.com/troth-tx/troth/server/outbound"
 	"github.com/troth-tx/troth/store"
 	"github.com/troth-tx/troth/store/memory"
 )
@@ -29,6 +29,7 @@ type world struct {
 	t            *testing.T
 	store        store.Store
 	engine       *engine.Engine
+	handler      dtmapi.Config
 	server       *httptest.Server
 	participants *participants
 }
@@ -53,8 +54,11 @@ func later() engine.Limits { return engine.Limits{RetryInterval: time.Hour} }
 func newWorld(t *testing.T, limits engine.Limits) *world {
 	t.Helper()
 	w := &world{t: t, store: memory.New(), participants: newParticipants(t)}
-	var err error
-	w.engine, err = engine.Open(t.Context(), w.store, engine.Config{Caller: caller{w.participants.server.Client()}, Limits: limits})
+	caller, err := outbound.New(outbound.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.engine, err = engine.Open(t.Context(), w.store, engine.Config{Caller: caller, Limits: limits})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,10 +66,19 @@ func newWorld(t *testing.T, limits engine.Limits) *world {
 		if err := w.engine.Close(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
 		}
+		if err := caller.Close(); err != nil {
+			t.Error(err)
+		}
 	})
-	w.server = httptest.NewServer(dtmapi.New(dtmapi.Config{Engine: w.engine, Store: w.store, Version: "v0.0.0-test"}))
-	t.Cleanup(w.server.Close)
+	w.handler = dtmapi.Config{Engine: w.engine, Store: w.store, Version: "v0.0.0-test", Check: caller.Check}
+	w.serve()
 	return w
+}
+
+// serve starts a server with the handler that is configured now.
+func (w *world) serve() {
+	w.server = httptest.NewServer(dtmapi.New(w.handler))
+	w.t.Cleanup(w.server.Close)
 }
 
 // A said is an answer of the server.
@@ -315,52 +328,4 @@ func (p *participants) calls(name, op, gid string) (calls []heard) {
 		}
 	}
 	return calls
-}
-
-// caller calls participants as dtm does.
-type caller struct{ client *http.Client }
-
-func (c caller) Call(ctx context.Context, call engine.Call) (engine.Answer, string) {
-	u, err := url.Parse(call.URL)
-	if err != nil {
-		return engine.Unknown, err.Error()
-	}
-	q := u.Query()
-	op := call.Op.String()
-	if call.Name != "" {
-		op = call.Name
-	}
-	for name, value := range map[string]string{"gid": call.GID, "trans_type": call.Pattern.String(), "branch_id": call.Branch, "op": op} {
-		q.Set(name, value)
-	}
-	u.RawQuery = q.Encode()
-	method := http.MethodGet
-	if len(call.Payload) > 0 || call.Pattern == store.XA {
-		method = http.MethodPost
-	}
-	r, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(call.Payload))
-	if err != nil {
-		return engine.Unknown, err.Error()
-	}
-	for name, value := range call.Headers {
-		r.Header.Set(name, value)
-	}
-	res, err := c.client.Do(r)
-	if err != nil {
-		return engine.Unknown, err.Error()
-	}
-	defer func() { _ = res.Body.Close() }()
-	b, err := io.ReadAll(res.Body)
-	body := string(b)
-	switch {
-	case err != nil:
-		return engine.Unknown, err.Error()
-	case res.StatusCode == http.StatusTooEarly || strings.Contains(body, "ONGOING"):
-		return engine.Ongoing, body
-	case res.StatusCode == http.StatusConflict || strings.Contains(body, "FAILURE"):
-		return engine.Failure, body
-	case res.StatusCode != http.StatusOK:
-		return engine.Unknown, fmt.Sprintf("%d %s", res.StatusCode, body)
-	}
-	return engine.Success, body
 }

@@ -149,6 +149,27 @@ func (c *Client) submit(ctx context.Context, t *Transaction) error {
 	}
 }
 
+// finish submits what is decided, also for a caller whose context has ended.
+func (c *Client) finish(ctx context.Context, t *Transaction) error {
+	if t.Options.Wait {
+		err := c.submit(ctx, t)
+		if err == nil || ctx.Err() == nil || errors.Is(err, ErrFailed) {
+			return err
+		}
+		again := *t
+		again.Options.Wait = false
+		t = &again
+	}
+	cause := context.Cause(ctx)
+	ctx, cancel := c.detached(ctx)
+	defer cancel()
+	err := c.submit(ctx, t)
+	if err == nil && cause != nil {
+		return &Error{Op: "submit", GID: t.Options.GID, Kind: ErrOngoing, Err: cause}
+	}
+	return err
+}
+
 func (c *Client) abort(ctx context.Context, t *Transaction) error {
 	err := c.repeat(ctx, t.Options.Wait, func(ctx context.Context, _ int) error { return c.transport.Abort(ctx, t) })
 	if !errors.Is(err, ErrRefused) {

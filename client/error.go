@@ -21,6 +21,10 @@ var (
 	// carried out: repeat it, or ask [Client.Status].
 	ErrUnknown = errors.New("outcome not known")
 
+	// ErrMixed: one part is done, and another will never be, because somebody ended the
+	// transaction by force.
+	ErrMixed = errors.New("mixed outcome")
+
 	// ErrRefused: the state of the transaction does not allow it. Nothing has changed.
 	ErrRefused = errors.New("refused")
 
@@ -75,7 +79,7 @@ func (e *Error) Unwrap() []error {
 }
 
 // kinds are all there are, those first that decide when an error is of several.
-var kinds = []error{ErrFailed, ErrOngoing, ErrUnknown, ErrRefused, ErrExists, ErrNotFound, ErrInvalid, ErrDenied}
+var kinds = []error{ErrFailed, ErrOngoing, ErrUnknown, ErrMixed, ErrRefused, ErrExists, ErrNotFound, ErrInvalid, ErrDenied}
 
 // kindOf returns the kind of an error; nil if it has none.
 func kindOf(err error) error {

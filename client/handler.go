@@ -47,6 +47,20 @@ func CallFrom(ctx context.Context) (*Call, bool) {
 	return call, ok
 }
 
+type outgoingKey struct{}
+
+// WithOutgoing returns a context whose calls of participants are those of a branch.
+func WithOutgoing(ctx context.Context, call *Call) context.Context {
+	return context.WithValue(ctx, outgoingKey{}, call)
+}
+
+// OutgoingFrom returns the branch whose calls a context makes. Clients of other protocols
+// use it, such as the interceptor of package grpcclient.
+func OutgoingFrom(ctx context.Context) (*Call, bool) {
+	call, ok := ctx.Value(outgoingKey{}).(*Call)
+	return call, ok
+}
+
 // A HandlerOption changes a Handler or a Middleware.
 type HandlerOption func(*handlerConfig)
 

@@ -103,12 +103,7 @@ func (c *Client) decide(ctx context.Context, t *Transaction, f func(ctx context.
 	if cause := context.Cause(ctx); cause != nil {
 		return c.failed(ctx, t, cause)
 	}
-	done, cancel := ctx, context.CancelFunc(func() {})
-	if !t.Options.Wait {
-		done, cancel = c.detached(ctx)
-	}
-	defer cancel()
-	return c.submit(done, t)
+	return c.finish(ctx, t)
 }
 
 // failed aborts, and returns the error with which f ended. If the abort does not arrive

@@ -123,6 +123,8 @@ type Status struct {
 	State    State
 	Reason   string // why it went back
 	Result   []byte // of a workflow
+	Name     string // of a workflow
+	Input    []byte // of a workflow
 	Branches []BranchStatus
 }
 

@@ -62,10 +62,7 @@ func (t *Transaction) CustomData() (string, error) {
 	var custom any
 	switch {
 	case t.Pattern == PatternWorkflow && t.Name != "":
-		custom = struct {
-			Name string `json:"name"`
-			Data []byte `json:"data"`
-		}{t.Name, t.Input}
+		custom = customWorkflow{t.Name, t.Input}
 	case t.Pattern == PatternMessage && t.Delay > 0:
 		custom = map[string]int64{"delay": seconds(t.Delay)}
 	case t.Pattern == PatternSaga && t.Concurrent:
@@ -81,6 +78,19 @@ func (t *Transaction) CustomData() (string, error) {
 	return string(b), err
 }
 
+type customWorkflow struct {
+	Name string `json:"name"`
+	Data []byte `json:"data"`
+}
+
+// SetCustomData reads what CustomData wrote of a workflow.
+func (s *Status) SetCustomData(data string) {
+	var w customWorkflow
+	if s.Pattern == PatternWorkflow && json.Unmarshal([]byte(data), &w) == nil {
+		s.Name, s.Input = w.Name, w.Data
+	}
+}
+
 // wireStatus and wireStep are dtm's JSON forms of a stored transaction and its branches.
 type wireStatus struct {
 	GID       string  `json:"gid"`
@@ -88,6 +98,7 @@ type wireStatus struct {
 	Status    State   `json:"status"`
 	Reason    string  `json:"rollback_reason"`
 	Result    string  `json:"result"`
+	Custom    string  `json:"custom_data"`
 }
 
 type wireStep struct {
@@ -104,6 +115,7 @@ func (w *wireStatus) status(steps []wireStep) (*Status, error) {
 	if s.Result, err = base64.StdEncoding.DecodeString(w.Result); err != nil {
 		s.Result = []byte(w.Result) // not ours
 	}
+	s.SetCustomData(w.Custom)
 	for _, b := range steps {
 		s.Branches = append(s.Branches, BranchStatus{ID: b.ID, Op: b.Op, URL: b.URL, State: b.Status, Data: b.Data})
 	}

@@ -144,6 +144,7 @@ func statusOf(t *store.Transaction) *client.Status {
 	s := &client.Status{
 		GID: t.GID, Pattern: client.Pattern(t.Pattern.String()), State: client.State(t.State.String()), Reason: t.Reason,
 	}
+	s.SetCustomData(t.Data)
 	s.Result, _ = base64.StdEncoding.DecodeString(t.Result) // written above
 	for i := range t.Branches {
 		b := &t.Branches[i]

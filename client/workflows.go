@@ -1,0 +1,173 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+)
+
+// A WorkflowFunc is a transaction written as a function. It does its work in steps of w,
+// whose results the server keeps. If the process dies the function is called again,
+// here or in another process, with the same input, and steps that have a result return it
+// and do nothing: so it must take the same steps in the same order whenever it gets the
+// same results. Times, random numbers and the like belong into steps.
+//
+// nil ends the workflow as succeeded, with the result; an error that is ErrFailed undoes
+// it. After any other error it is called again, later.
+type WorkflowFunc func(ctx context.Context, w *Workflow, input []byte) (result []byte, err error)
+
+// Workflows are the workflow functions of a program, by name. It is safe for concurrent
+// use.
+type Workflows struct {
+	client *Client
+	resume string
+
+	mu     sync.Mutex
+	byName map[string]WorkflowFunc
+}
+
+// Workflows returns a registry. resume is the address of its [Workflows.Handler], at which
+// the server goes on with workflows that nobody has ended.
+func (c *Client) Workflows(resume string) *Workflows {
+	return &Workflows{client: c, resume: resume, byName: make(map[string]WorkflowFunc)}
+}
+
+// Register names a function. Do so before the handler is served: the server may have work
+// for it. Names are used once, have at most 64 bytes and are part of what the server
+// keeps: do not change them.
+func (ws *Workflows) Register(name string, f WorkflowFunc) error {
+	if name == "" || len(name) > nameMax || f == nil {
+		return fmt.Errorf("client: workflow %q: want a name of 1 to %d bytes and a function", name, nameMax)
+	}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.byName[name] != nil {
+		return fmt.Errorf("client: there is a workflow %q", name)
+	}
+	ws.byName[name] = f
+	return nil
+}
+
+const nameMax = 64
+
+// Execute runs a workflow to its end, or goes on with the one of that [GID], and returns
+// its result; that of one that is over at once. ErrFailed: it is undone. ErrOngoing:
+// another process is at it. After any other error the server lets it be gone on with:
+// ask [Client.Status].
+func (ws *Workflows) Execute(ctx context.Context, name string, input []byte, opts ...Option) ([]byte, error) {
+	ws.mu.Lock()
+	f := ws.byName[name]
+	ws.mu.Unlock()
+	t := &Transaction{Pattern: PatternWorkflow, QueryPrepared: ws.resume, Options: optionsOf(opts), Name: name, Input: input}
+	if f == nil {
+		return nil, &Error{Op: "start", GID: t.Options.GID, Kind: ErrInvalid, Err: fmt.Errorf("no workflow is registered as %q", name)}
+	}
+	if err := check("start", t); err != nil {
+		return nil, err
+	}
+	s, err := ws.start(ctx, t)
+	switch {
+	case err != nil:
+		return nil, err
+	case s.State == Succeeded:
+		return s.Result, nil
+	case s.State == Failed:
+		return nil, &Error{Op: "workflow", GID: t.Options.GID, Kind: ErrFailed, Text: clip(s.Reason)}
+	}
+	w := newWorkflow(ws.client, t.Options.GID, s.Branches)
+	result, err := f(ctx, w, input)
+	return ws.conclude(ctx, t, w, result, err)
+}
+
+// start announces a workflow, and makes sure that it is the one that is meant.
+func (ws *Workflows) start(ctx context.Context, t *Transaction) (s *Status, err error) {
+	err = ws.client.repeat(ctx, false, func(ctx context.Context, _ int) error {
+		s, err = ws.client.transport.StartWorkflow(ctx, t)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	differs := ""
+	switch {
+	case s.Pattern != "" && s.Pattern != PatternWorkflow:
+		differs = "it is a " + string(s.Pattern)
+	case s.Name != "" && s.Name != t.Name:
+		differs = fmt.Sprintf("it is %q", s.Name)
+	case s.Name != "" && !bytes.Equal(s.Input, t.Input):
+		differs = "it has another input"
+	}
+	if differs != "" {
+		return nil, &Error{Op: "start", GID: t.Options.GID, Kind: ErrRefused, Err: errors.New("there is another transaction of this name: " + differs)}
+	}
+	return s, nil
+}
+
+// conclude commits or undoes the steps of a function that has returned, and tells the
+// server.
+func (ws *Workflows) conclude(ctx context.Context, t *Transaction, w *Workflow, result []byte, failure error) ([]byte, error) {
+	if failure == nil || errors.Is(failure, ErrFailed) {
+		if err := w.leftOver(); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	switch {
+	case w.broken != nil: // also if the function has swallowed it
+		return nil, w.broken
+	case failure == nil:
+		t.Result = result
+		err = w.end(ctx, OpCommit)
+	case errors.Is(failure, ErrFailed):
+		t.Failed, t.Reason = true, clip(failure.Error())
+		err = w.end(ctx, OpRollback)
+	default:
+		return nil, failure
+	}
+	if err == nil {
+		err = ws.tellEnd(ctx, t)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if failure != nil {
+		return nil, &Error{Op: "workflow", GID: t.Options.GID, Kind: ErrFailed, Err: failure}
+	}
+	return result, nil
+}
+
+func (ws *Workflows) tellEnd(ctx context.Context, t *Transaction) error {
+	err := ws.client.repeat(ctx, false, func(ctx context.Context, _ int) error { return ws.client.transport.EndWorkflow(ctx, t) })
+	if !errors.Is(err, ErrRefused) {
+		return err
+	}
+	s, asked := ws.client.Status(ctx, t.Options.GID)
+	switch {
+	case asked != nil:
+		return errors.Join(err, asked)
+	case s.State == Failed && t.Failed, s.State == Succeeded && !t.Failed:
+		return nil
+	case s.State.Over():
+		return &Error{Op: "submit", GID: t.Options.GID, Kind: ErrMixed, Text: clip(s.Reason)}
+	}
+	return err
+}
+
+// Handler serves the registry's address, where the server goes on with workflows.
+func (ws *Workflows) Handler(opts ...HandlerOption) http.Handler {
+	return Handler(func(ctx context.Context, call *Call) (any, error) {
+		return nil, ws.Resume(ctx, string(call.Op), call.GID, call.Body)
+	}, opts...)
+}
+
+// Resume goes on with a workflow as the server asks. nil: it is over.
+func (ws *Workflows) Resume(ctx context.Context, name, gid string, input []byte) error {
+	_, err := ws.Execute(ctx, name, input, GID(gid))
+	if errors.Is(err, ErrFailed) {
+		return nil // it is over: the server has been told so
+	}
+	return err
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/troth-tx/troth/server/api"
 	"github.com/troth-tx/troth/server/auth"
 	"github.com/troth-tx/troth/server/dtmapi"
+	"github.com/troth-tx/troth/server/grpcapi"
 )
 
 // What dtm's protocol offers, and who may ask for it. dtm itself asks nobody.
@@ -28,7 +29,9 @@ func (s *Server) dtmMounts() []mount {
 }
 
 // registerDTM adds dtm's service to the gRPC port.
-func (s *Server) registerDTM(*grpc.Server) {}
+func (s *Server) registerDTM(g *grpc.Server) {
+	grpcapi.Register(g, grpcapi.Config{Engine: s.cfg.Engine, Store: s.cfg.Store, Check: s.cfg.Check})
+}
 
 const dtmBase = "/api/dtmsvr/"
 

@@ -65,6 +65,10 @@ type Config struct {
 	// library's databases. nil: no databases are configured.
 	InDoubt api.InDoubtFunc
 
+	// Check reports why a branch's address would not be called, before a transaction
+	// with it is stored. nil refuses none; the calls themselves are checked by who makes them.
+	Check func(url string) error
+
 	// Version is what dtm's clients are told.
 	Version string
 

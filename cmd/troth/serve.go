@@ -98,7 +98,7 @@ func (a *app) startServer(ctx context.Context, s settings, c serveConfig, log *s
 		return nil, err
 	}
 	undo = append(undo, caller.Close)
-	st, err := openStore(ctx, c.store)
+	st, err := openStore(ctx, c.store, log)
 	if err != nil {
 		return nil, err
 	}
@@ -124,6 +124,7 @@ func (a *app) startServer(ctx context.Context, s settings, c serveConfig, log *s
 	undo = append(undo, func() error { return eng.Close(context.WithoutCancel(ctx)) })
 
 	c.server.Engine, c.server.Store, c.server.Logger, c.server.Meter = eng, st, log, meter
+	c.server.Check = caller.Check
 	c.server.Version = versionOf(debug.ReadBuildInfo()).Version
 	if len(s.targets) > 0 {
 		c.server.InDoubt = a.inDoubtFunc(s)

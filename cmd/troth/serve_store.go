@@ -3,10 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/troth-tx/troth/store"
+	"github.com/troth-tx/troth/store/embedded"
 	"github.com/troth-tx/troth/store/memory"
 )
 
@@ -41,12 +45,21 @@ func parseStore(text string) (storeAddress, error) {
 	return storeAddress{kind: storeDatabase, db: db, shown: db.shown}, err
 }
 
-// openStore opens what a storeAddress says.
-func openStore(_ context.Context, s storeAddress) (store.Store, error) {
+// openStore opens what a storeAddress says. The caller closes it.
+func openStore(ctx context.Context, s storeAddress, log *slog.Logger) (store.Store, error) {
 	switch s.kind {
 	case storeMemory:
 		return memory.New(), nil
-	case storeDirectory, storeDatabase:
+	case storeDatabase:
+		return nil, errors.New("databases as stores are not there yet")
+	case storeDirectory:
 	}
-	return memory.New(), nil
+	if err := os.MkdirAll(filepath.Dir(s.dir), 0o700); err != nil {
+		return nil, fmt.Errorf("--store: %w", err)
+	}
+	st, err := embedded.Open(ctx, s.dir, &embedded.Options{Logger: log})
+	if err != nil {
+		return nil, err // not st: a nil pointer in an interface is not nil
+	}
+	return st, nil
 }

@@ -23,6 +23,14 @@ var (
 
 // A Store keeps transactions. What its methods confirm is durable. They are safe
 // for concurrent use; many callers share a write where the store can.
+//
+// What Get returns is what was saved, but for this: times come back in UTC and without
+// what is less than a microsecond, and empty slices and maps as nil. A GID and an owner
+// are text in UTF-8 of up to 255 bytes without NUL, and are compared byte for byte; a
+// topic's name too. There is no other limit on what a transaction holds.
+//
+// A caller whose ctx ends while he waits gets an error that is none of those above, and
+// his change may have been made; nobody else's is harmed.
 type Store interface {
 	// Create stores a new transaction with Version 1, or fails with ErrExists.
 	Create(ctx context.Context, t *Transaction) error
@@ -45,8 +53,9 @@ type Store interface {
 	// NextDue is the earliest Due of all; zero if nothing is.
 	NextDue(ctx context.Context) (time.Time, error)
 
-	// List returns a page of transactions, the newest first, and the cursor of the
-	// next page, which is empty after the last.
+	// List returns a page of transactions, the newest first by Created, and the cursor of
+	// the next page, which is empty after the last. Following the cursors finds each that
+	// is there all the time exactly once. A cursor or a limit that cannot be is an error.
 	List(ctx context.Context, f Filter) (page []*Transaction, next string, err error)
 
 	// Purge removes up to limit transactions that were over before the time given,

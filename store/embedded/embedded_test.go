@@ -25,3 +25,8 @@ func mustOpen(tb testing.TB, dir string) *Store {
 func BenchmarkSaga(b *testing.B) {
 	storetest.Bench(b, func(tb testing.TB) store.Store { return mustOpen(tb, tb.TempDir()+"/s") })
 }
+
+func TestStore(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, func(tb testing.TB) store.Store { return mustOpen(tb, tb.TempDir()+"/s") })
+}

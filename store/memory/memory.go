@@ -5,8 +5,10 @@ package memory
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -139,24 +141,47 @@ func (s *Store) List(ctx context.Context, f store.Filter) (page []*store.Transac
 		return nil, "", err
 	}
 	defer unlock()
-	newestFirst := func(a, b *store.Transaction) int {
-		return cmp.Or(b.Created.Compare(a.Created), strings.Compare(b.GID, a.GID))
+	limit := cmp.Or(f.Limit, store.ListLimitDefault)
+	if limit < 0 || limit > store.ListLimitMax {
+		return nil, "", fmt.Errorf("store: limit is %d: want 1 to %d", f.Limit, store.ListLimitMax)
 	}
-	last := s.all[f.Cursor]
+	after, err := parseCursor(f.Cursor)
+	if err != nil {
+		return nil, "", err
+	}
 	for _, t := range s.all {
-		if selects(f, t) && (last == nil || newestFirst(last, t) < 0) {
+		if selects(f, t) && (after == nil || newestFirst(after, t) < 0) {
 			page = append(page, t)
 		}
 	}
 	slices.SortFunc(page, newestFirst)
-	if limit := cmp.Or(f.Limit, store.ListLimitDefault); len(page) > limit {
+	if len(page) > limit {
 		page = page[:limit]
-		next = page[limit-1].GID
+		last := page[limit-1]
+		next = strconv.FormatInt(last.Created.UnixNano(), 36) + "." + last.GID
 	}
 	for i, t := range page {
 		page[i] = t.Clone()
 	}
 	return page, next, nil
+}
+
+func newestFirst(a, b *store.Transaction) int {
+	return cmp.Or(b.Created.Compare(a.Created), strings.Compare(b.GID, a.GID))
+}
+
+// parseCursor returns the transaction that a page ended with, as far as the order
+// goes; nil for no cursor.
+func parseCursor(cursor string) (*store.Transaction, error) {
+	if cursor == "" {
+		return nil, nil
+	}
+	created, gid, ok := strings.Cut(cursor, ".")
+	nanos, err := strconv.ParseInt(created, 36, 64)
+	if err != nil || !ok {
+		return nil, fmt.Errorf("store: cursor %.40q is none of List's: use the one of the page before, or none", cursor)
+	}
+	return &store.Transaction{GID: gid, Created: time.Unix(0, nanos)}, nil
 }
 
 func selects(f store.Filter, t *store.Transaction) bool {

@@ -48,13 +48,19 @@ verify: $(LINT) ## prove that formatting, modules and generated code are as comm
 
 SEEDS ?= 300000
 DEEP_SEEDS ?= 5000
+SERVICE_SEEDS ?= 50000
 .PHONY: sim
-sim: ## simulate SEEDS schedules; SEED=n shows one, DEEP=1 with the real resource managers
+sim: ## simulate SEEDS schedules; SEED=n shows one, DEEP=1 with the real resource managers, SERVICES=1 of the server
 ifdef SEED
+ifdef SERVICES
+	go test -count=1 ./internal/sim/services -v -services.seed=$(SEED)
+else
 	go test -count=1 ./internal/sim -run '^TestSim$$' -v -sim.seed=$(SEED) $(if $(DEEP),-sim.deep)
+endif
 else
 	go test -count=1 -timeout 6h ./internal/sim -run '^TestSim$$' -v -sim.seeds=$(SEEDS)
 	go test -count=1 -timeout 6h ./internal/sim -run '^TestSim$$' -v -sim.deep -sim.seeds=$(DEEP_SEEDS)
+	go test -count=1 -timeout 6h ./internal/sim/services -v -services.seeds=$(SERVICE_SEEDS)
 endif
 
 DURATION ?= 20m

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,13 +19,13 @@ type driver struct {
 
 	users int // guarded by Engine.mu: requests and calls that hold it
 
-	mu     sync.Mutex // held while the store writes: one change comes after the other
+	turn   chan struct{} // full while somebody works on it, also while the store writes: see lock
 	m      *machine   // nil: to be read from the store
 	pass   *passEnd   // of the pass under way, or of the next
 	hurry  bool       // the pass is made early, because an outage may be over
 	admits func()     // gives the pass's place back; nil if it has none
 
-	idle atomic.Bool // nothing would be lost if it were forgotten: set while mu is held
+	idle atomic.Bool // nothing would be lost if it were forgotten: set by who has the turn
 }
 
 // passEnd tells how a pass ended.
@@ -44,7 +43,7 @@ func (e *Engine) hold(gid string) *driver {
 	defer e.mu.Unlock()
 	d := e.drivers[gid]
 	if d == nil {
-		d = &driver{engine: e, gid: gid, pass: newPassEnd()}
+		d = &driver{engine: e, gid: gid, turn: make(chan struct{}, 1), pass: newPassEnd()}
 		d.idle.Store(true) // nothing is known yet
 		e.makeRoomLocked()
 		e.drivers[gid] = d
@@ -79,10 +78,30 @@ func (e *Engine) makeRoomLocked() {
 	}
 }
 
+// lock waits for the turn to work on a transaction: one change comes after the other.
+// Whoever waits may give up.
+func (d *driver) lock(ctx context.Context) error {
+	select {
+	case d.turn <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case d.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (d *driver) unlock() { <-d.turn }
+
 // create stores a new transaction, and begins its first pass if drive is set.
 func (d *driver) create(ctx context.Context, t *store.Transaction, drive bool) (*passEnd, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	if err := d.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer d.unlock()
 	if d.m != nil {
 		return nil, store.ErrExists
 	}
@@ -121,8 +140,10 @@ func saved(effects []effect) []effect {
 // change carries a caller's change out, and begins a pass if there is reason. The end
 // that it returns is that of the pass under way, if there is one.
 func (d *driver) change(ctx context.Context, c change) (*passEnd, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	if err := d.lock(ctx); err != nil {
+		return nil, err
+	}
+	defer d.unlock()
 	for {
 		if err := d.loadLocked(ctx); err != nil {
 			return nil, err
@@ -187,8 +208,11 @@ func (d *driver) beginLocked(now time.Time) []effect {
 
 // take begins a pass of a transaction that was due. done is called at its end.
 func (d *driver) take(t *store.Transaction, done func()) *passEnd {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	if err := d.lock(d.engine.ctx); err != nil { // its lease makes somebody look
+		done()
+		return nil
+	}
+	defer d.unlock()
 	switch {
 	case d.m != nil && len(d.m.flying) > 0:
 		if t.Version == d.m.t.Version+1 { // our own lease ran out while we worked
@@ -225,8 +249,10 @@ func (d *driver) again(ctx context.Context, done func()) error {
 }
 
 func (d *driver) answered(m *machine, branch int, url string, a Answer, text string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	if d.lock(d.engine.ctx) != nil { // the engine is closed: the call will be made again
+		return
+	}
+	defer d.unlock()
 	if d.m != m { // it was dropped: somebody else drives, or nobody knows
 		return
 	}

@@ -38,7 +38,10 @@ type Config struct {
 	PollEvery       time.Duration // how long a shared store is not looked at; 2 s
 	StoreTimeout    time.Duration // of one write; 10 s
 
-	Now func() time.Time // for tests
+	// For tests: the clock, and what is made of a pause so that what failed together is
+	// not retried together. By default up to a tenth is added.
+	Now    func() time.Time
+	Jitter func(time.Duration) time.Duration
 }
 
 // An Engine drives the transactions of one store. Others may drive the same. Its methods
@@ -112,7 +115,7 @@ func (c *Config) setDefaults() {
 	setDefault(&l.StepsMax, 1000)
 	setDefault(&l.PayloadsMax, 16<<20)
 	setDefault(&l.Lease, 15*time.Second)
-	if l.jitter == nil {
+	if l.jitter = c.Jitter; l.jitter == nil {
 		l.jitter = func(d time.Duration) time.Duration { return d + rand.N(d/10+1) }
 	}
 }
@@ -167,9 +170,9 @@ func (e *Engine) drain(ctx context.Context) {
 // anyPass returns a pass that is under way.
 func (e *Engine) anyPass() *passEnd {
 	for _, d := range e.known() {
-		d.mu.Lock()
+		_ = d.lock(context.Background()) // it is not held for ever: see StoreTimeout
 		end, flying := d.pass, d.m != nil && len(d.m.flying) > 0
-		d.mu.Unlock()
+		d.unlock()
 		if flying {
 			return end
 		}

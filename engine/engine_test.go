@@ -80,7 +80,7 @@ func bubble(t *testing.T, p *participants, test func(t *testing.T, e *Engine)) {
 
 func open(t *testing.T, s store.Store, p *participants) *Engine {
 	t.Helper()
-	e, err := Open(t.Context(), s, Config{Caller: p, Limits: Limits{jitter: func(d time.Duration) time.Duration { return d }}})
+	e, err := Open(t.Context(), s, Config{Caller: p, Jitter: func(d time.Duration) time.Duration { return d }})
 	if err != nil {
 		t.Fatal(err)
 	}

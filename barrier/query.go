@@ -18,15 +18,12 @@ import (
 //
 // Only the transaction type and the gid of s count.
 func (t *Table) QueryPrepared(ctx context.Context, db Tx, s Step) (committed bool, err error) {
-	if isNil(db) {
-		return false, invalid("db is nil")
-	}
-	return t.QueryPreparedSession(ctx, sqlSession{db}, s)
+	return t.On(sqlSession{db}).QueryPrepared(ctx, s)
 }
 
-// QueryPreparedSession is [Table.QueryPrepared] for other drivers.
-func (t *Table) QueryPreparedSession(ctx context.Context, db Session, s Step) (committed bool, err error) {
-	if err := t.usable(); err != nil {
+// QueryPrepared is [Table.QueryPrepared].
+func (b Bound) QueryPrepared(ctx context.Context, s Step) (committed bool, err error) {
+	if err := b.usable(); err != nil {
 		return false, err
 	}
 	question, err := NewStep(s.TransType, s.GID, messageBranch, Message)
@@ -34,7 +31,7 @@ func (t *Table) QueryPreparedSession(ctx context.Context, db Session, s Step) (c
 		return false, err
 	}
 	question.Op = Rollback // the reason of the row that it claims
-	by, err := t.claim(ctx, db, question, Message)
+	by, err := b.claim(ctx, question, Message)
 	if err != nil {
 		return false, fmt.Errorf("barrier: query %v: %w", s, err)
 	}

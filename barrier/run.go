@@ -36,6 +36,8 @@ const (
 // [ErrDuplicated] and [ErrRuledOut] come with op msg only.
 func (t *Table) Run(ctx context.Context, db Beginner, s Step, f func(ctx context.Context, tx *sql.Tx) error) error {
 	switch {
+	case t == nil:
+		return invalid("table: make it with NewTable")
 	case isNil(db):
 		return invalid("db is nil")
 	case f == nil:
@@ -45,9 +47,6 @@ func (t *Table) Run(ctx context.Context, db Beginner, s Step, f func(ctx context
 }
 
 func (t *Table) runOnce(ctx context.Context, db Beginner, s Step, f func(ctx context.Context, tx *sql.Tx) error) error {
-	if err := t.usable(); err != nil {
-		return err
-	}
 	tx, err := db.BeginTx(ctx, t.options)
 	if err != nil {
 		return fmt.Errorf("barrier: begin: %w", err)

@@ -3,7 +3,6 @@ package barrier
 import (
 	"context"
 	"crypto/rand"
-	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,25 +21,25 @@ const (
 // Create makes the table, its schema included, unless they are there. Several processes
 // may do so at once. It needs the right to make tables; Run and Enter do with SELECT
 // and INSERT.
-func (t *Table) Create(ctx context.Context, db Tx) error {
-	if isNil(db) {
-		return invalid("db is nil")
-	}
-	if err := t.usable(); err != nil {
+func (t *Table) Create(ctx context.Context, db Tx) error { return t.On(sqlSession{db}).Create(ctx) }
+
+// Create is [Table.Create].
+func (b Bound) Create(ctx context.Context) error {
+	if err := b.usable(); err != nil {
 		return err
 	}
-	for _, query := range t.sql.ddl {
+	for _, query := range b.table.sql.ddl {
 		// IF NOT EXISTS looks first and makes then: PostgreSQL lets one of two that do so
 		// at once fail with one of several errors.
 		var err error
 		for range createAttempts {
-			if _, err = db.ExecContext(ctx, query); err == nil || ctx.Err() != nil {
+			if _, err = b.session.Exec(ctx, query); err == nil || ctx.Err() != nil {
 				break
 			}
 			time.Sleep(createPause)
 		}
 		if err != nil {
-			return fmt.Errorf("barrier: make %s: %w", t.name, err)
+			return fmt.Errorf("barrier: make %s: %w", b.table.name, err)
 		}
 	}
 	return nil
@@ -53,14 +52,19 @@ func (t *Table) Check(ctx context.Context, db Beginner) error {
 	if isNil(db) {
 		return invalid("db is nil")
 	}
-	if err := t.usable(); err != nil {
-		return err
+	if t == nil {
+		return invalid("table: make it with NewTable")
 	}
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("barrier: begin: %w", err)
 	}
 	defer func() { _ = tx.Rollback() }() // nothing is to stay
+	return t.On(sqlSession{tx}).Check(ctx)
+}
+
+// Check is [Table.Check] in a transaction that the caller rolls back, whatever it says.
+func (b Bound) Check(ctx context.Context) error {
 	lower := Step{TransType: "check", GID: "check-" + strings.ToLower(rand.Text()) + "-a", Branch: messageBranch, Op: Action}
 	upper := lower
 	upper.GID = strings.ToUpper(lower.GID)
@@ -73,12 +77,12 @@ func (t *Table) Check(ctx context.Context, db Beginner) error {
 		{lower, Repeat, "it has no unique key over gid, branch_id, op, barrier_id"},
 		{upper, Proceed, "names that differ in case are the same to it"},
 	} {
-		v, err := t.Enter(ctx, tx, try.step)
+		v, err := b.Enter(ctx, try.step)
 		if err != nil {
 			return err
 		}
 		if v != try.want {
-			return fmt.Errorf("%w: %s: %s", ErrTable, t.name, try.why)
+			return fmt.Errorf("%w: %s: %s", ErrTable, b.table.name, try.why)
 		}
 	}
 	return nil
@@ -107,28 +111,26 @@ const CleanBatch = 1000
 // Rows without a time, which dtm's table for PostgreSQL gives to rows of dtm's client,
 // stay; docs/barrier.md says how to give them one.
 func (t *Table) Clean(ctx context.Context, db Tx, age time.Duration) (deleted int64, err error) {
-	if isNil(db) {
-		return 0, invalid("db is nil")
-	}
-	if err := t.usable(); err != nil {
+	return t.On(sqlSession{db}).Clean(ctx, age)
+}
+
+// Clean is [Table.Clean].
+func (b Bound) Clean(ctx context.Context, age time.Duration) (deleted int64, err error) {
+	if err := b.usable(); err != nil {
 		return 0, err
 	}
 	if age < CleanAgeMin {
 		return 0, invalid("age %v: want at least %v", age, CleanAgeMin)
 	}
-	query := t.dialect.clean(t.name, age, CleanBatch)
+	query := b.table.dialect.clean(b.table.name, age, CleanBatch)
 	for {
-		var result sql.Result
+		var n int64
 		err := Attempts(ctx, func() (err error) {
-			result, err = db.ExecContext(ctx, query)
+			n, err = b.session.Exec(ctx, query)
 			return err
 		})
 		if err != nil {
-			return deleted, fmt.Errorf("barrier: clean %s: %w", t.name, err)
-		}
-		n, err := result.RowsAffected()
-		if err != nil {
-			return deleted, fmt.Errorf("barrier: clean %s: %w", t.name, err)
+			return deleted, fmt.Errorf("barrier: clean %s: %w", b.table.name, err)
 		}
 		deleted += n
 		if n < CleanBatch {

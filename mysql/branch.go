@@ -135,6 +135,10 @@ func (b *branch) run(ctx context.Context, statements ...string) error {
 	return b.session.Raw(ctx, func(dc driver.Conn) error { return b.o.engine.exec(ctx, dc, statements...) })
 }
 
+// DB is the handle that [Resource.DB] gives out, for those that drive branches without
+// a [troth.Manager].
+func (b *branch) DB() *sql.DB { return b.session.DB() }
+
 // Failed implements [troth.Failer].
 func (b *branch) Failed() error {
 	if err := b.session.Failed(); err != nil {

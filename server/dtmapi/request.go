@@ -15,16 +15,23 @@ import (
 // transaction is what clients send to prepare, submit and abort. They send fields that
 // we do not know, and null for those that they do not use.
 type transaction struct {
-	GID            string              `json:"gid"`
-	TransType      string              `json:"trans_type"`
-	Protocol       string              `json:"protocol"`
-	Steps          []map[string]string `json:"steps"`
-	Payloads       []string            `json:"payloads"`
-	QueryPrepared  string              `json:"query_prepared"`
-	CustomData     string              `json:"custom_data"`
-	RollbackReason string              `json:"rollback_reason"`
-	ReqExtra       map[string]string   `json:"req_extra"`
+	GID            string            `json:"gid"`
+	TransType      string            `json:"trans_type"`
+	Protocol       string            `json:"protocol"`
+	Steps          []step            `json:"steps"`
+	Payloads       []string          `json:"payloads"` // of the steps, in their order
+	QueryPrepared  string            `json:"query_prepared"`
+	CustomData     string            `json:"custom_data"`
+	RollbackReason string            `json:"rollback_reason"`
+	ReqExtra       map[string]string `json:"req_extra"` // the end of a workflow
 	options
+}
+
+// step is one of a message or a saga.
+type step struct {
+	Action     string `json:"action"`
+	Compensate string `json:"compensate"` // of a saga
+	Data       string `json:"data"`       // the payload, from old clients
 }
 
 // options are what clients may ask for, in requests and in what is shown of them. Times
@@ -111,17 +118,18 @@ func (o *options) stored() (store.Options, error) {
 // a payload into its step, as "data".
 func (t *transaction) steps() ([]engine.Step, error) {
 	payloads := t.Payloads
-	for _, s := range t.Steps {
-		if s["data"] != "" {
-			payloads = append(payloads, s["data"])
+	for i := range t.Steps {
+		if d := t.Steps[i].Data; d != "" {
+			payloads = append(payloads, d)
 		}
 	}
 	if len(payloads) < len(t.Steps) {
 		return nil, fmt.Errorf("payloads: %d for %d steps, every step needs one (it may be empty)", len(payloads), len(t.Steps))
 	}
 	steps := make([]engine.Step, len(t.Steps))
-	for i, s := range t.Steps {
-		steps[i] = engine.Step{Action: s["action"], Compensate: s["compensate"], Payload: []byte(payloads[i])}
+	for i := range t.Steps {
+		s := &t.Steps[i]
+		steps[i] = engine.Step{Action: s.Action, Compensate: s.Compensate, Payload: []byte(payloads[i])}
 	}
 	return steps, nil
 }

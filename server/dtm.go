@@ -19,7 +19,9 @@ import (
 
 // dtmMounts are the routes of dtm's protocol on the HTTP port.
 func (s *Server) dtmMounts() []mount {
-	h := dtmapi.New(dtmapi.Config{Engine: s.cfg.Engine, Store: s.cfg.Store, Version: s.cfg.Version, BodyMax: s.limits.BodyMax, Now: s.cfg.Now})
+	h := dtmapi.New(dtmapi.Config{
+		Engine: s.cfg.Engine, Store: s.cfg.Store, Version: s.cfg.Version, Check: s.cfg.Check, BodyMax: s.limits.BodyMax, Now: s.cfg.Now,
+	})
 	mounts := []mount{
 		{dtmBase, roleDTM, s.audited(h)},
 		{"/api/json-rpc", always(auth.Client), h},

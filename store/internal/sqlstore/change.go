@@ -48,7 +48,8 @@ type op struct {
 	err     error // valid when done is closed
 }
 
-func (o *op) size() int { return len(o.progress) + len(o.definition) + len(o.more) + 200 }
+// size is about how many bytes they take in a statement.
+func (c *columns) size() int { return len(c.progress) + len(c.definition) + len(c.more) + 200 }
 
 func newOp(t *store.Transaction) (*op, error) {
 	if err := checkName("gid", t.GID); err != nil {

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"reflect"
 	"slices"
@@ -15,6 +16,12 @@ type Dialect interface {
 	name() string // of the directory of its migrations
 	goose() goose.Dialect
 	versionColumns() string // of the table in which goose notes what it has done
+
+	// durability is a query for names and values of settings, and what they should be.
+	durability() (query string, settings []setting)
+
+	// lockSchema keeps other processes from changing tables meanwhile, where goose does not.
+	lockSchema(ctx context.Context, db *sql.DB) (unlock func(), err error)
 
 	setup() []string    // for a new session of a writer
 	prepares() bool     // whether statements are prepared here; else the driver does it
@@ -54,28 +61,38 @@ func (r *row) appendInsert(args []any) []any {
 		r.created, r.updated, r.finished, r.due, r.leased, r.reason, r.progress)
 }
 
-// chunks calls f for consecutive pieces of n rows, of lengths that come again, so that
-// there are few different statements: 1, 2, 4, ... up to most, and no more bytes than
-// statementMax unless it is one row. size tells a row's.
-func chunks(n, most int, size func(i int) int, f func(from, to int) error) error {
-	for from := 0; from < n; {
-		fits, bytes := 0, 0
-		for from+fits < n && fits < most {
-			if bytes += size(from + fits); bytes > statementMax && fits > 0 {
+// pieces calls f for consecutive pieces of n rows that have at most statementMax bytes,
+// unless one row alone has more. size tells a row's.
+func pieces(n int, size func(i int) int, f func(from, to int) error) error {
+	for from, to := 0, 0; from < n; from = to {
+		for bytes := 0; to < n; to++ {
+			if bytes += size(to); bytes > statementMax && to > from {
 				break
 			}
-			fits++
 		}
-		take := 1
-		for take*2 <= fits {
-			take *= 2
-		}
-		if err := f(from, from+take); err != nil {
+		if err := f(from, to); err != nil {
 			return err
 		}
-		from += take
 	}
 	return nil
+}
+
+// chunks is pieces with lengths that come again: powers of two up to most. So there are
+// few different statements to prepare.
+func chunks(n, most int, size func(i int) int, f func(from, to int) error) error {
+	return pieces(n, size, func(from, end int) error {
+		for from < end {
+			to := from + most
+			for to > end {
+				to = from + (to-from)/2
+			}
+			if err := f(from, to); err != nil {
+				return err
+			}
+			from = to
+		}
+		return nil
+	})
 }
 
 // statementMax is how many bytes a statement of several rows may have. The least that

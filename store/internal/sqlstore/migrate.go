@@ -60,6 +60,11 @@ func Migrate(ctx context.Context, d Dialect, db *sql.DB, create bool) error {
 	if !create {
 		return fmt.Errorf("store: the tables are of version %d, and this program needs %d: apply the SQL of Schema()", version, latest)
 	}
+	unlock, err := d.lockSchema(ctx, db)
+	if err != nil {
+		return fmt.Errorf("store: migrations: %w", err)
+	}
+	defer unlock()
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("store: make the tables (or have somebody apply the SQL of Schema()): %w", err)
 	}

@@ -13,6 +13,7 @@ type session struct {
 	conn    *sql.Conn
 	prepare bool
 	stmts   map[string]*sql.Stmt
+	texts   map[textKey]string
 	args    []any // kept for the next statement
 }
 
@@ -22,7 +23,7 @@ func openSession(ctx context.Context, db *sql.DB, d Dialect) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{conn: conn, prepare: d.prepares(), stmts: make(map[string]*sql.Stmt)}
+	s := &session{conn: conn, prepare: d.prepares(), stmts: make(map[string]*sql.Stmt), texts: make(map[textKey]string)}
 	for _, text := range d.setup() {
 		if _, err := conn.ExecContext(ctx, text); err != nil {
 			return nil, errors.Join(err, s.close())
@@ -85,4 +86,21 @@ func (s *session) execOnce(ctx context.Context, text string, args ...any) (sql.R
 
 func (s *session) queryOnce(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
 	return s.conn.QueryContext(ctx, text, args...)
+}
+
+// A textKey names a statement for a number of rows.
+type textKey struct {
+	name string
+	rows int
+}
+
+// text returns the text of a statement for n rows, which it makes once.
+func (s *session) text(name string, n int, make func(n int) string) string {
+	key := textKey{name, n}
+	text, ok := s.texts[key]
+	if !ok {
+		text = make(n)
+		s.texts[key] = text
+	}
+	return text
 }

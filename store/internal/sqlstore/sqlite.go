@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,6 +17,12 @@ var _ Dialect = SQLite{}
 
 func (SQLite) name() string         { return "sqlite" }
 func (SQLite) goose() goose.Dialect { return goose.DialectSQLite3 }
+
+// durability: whoever opens the file sees to it.
+func (SQLite) durability() (string, []setting) { return "SELECT '', ''", nil }
+
+func (SQLite) lockSchema(context.Context, *sql.DB) (func(), error) { return func() {}, nil }
+
 func (SQLite) versionColumns() string {
 	return "id INTEGER PRIMARY KEY AUTOINCREMENT, version_id INTEGER NOT NULL, is_applied INTEGER NOT NULL," +
 		" tstamp TIMESTAMP DEFAULT (datetime('now'))"

@@ -181,19 +181,21 @@ func (w *writer) tryOnce(ctx context.Context, f func(ctx context.Context, s *ses
 		}
 	}
 	s := w.session
-	if _, err := s.exec(ctx, w.store.dialect.begin()); err != nil {
-		w.drop()
-		return !fresh, fmt.Errorf("store: begin: %w", err)
+	if text := w.store.dialect.begin(); text != "" {
+		if _, err := s.execOnce(ctx, text); err != nil {
+			w.drop()
+			return !fresh, fmt.Errorf("store: begin: %w", err)
+		}
 	}
 	commit, err := f(ctx, s)
 	if err == nil && commit {
-		if _, err := s.exec(ctx, "COMMIT"); err != nil {
+		if _, err := s.execOnce(ctx, "COMMIT"); err != nil {
 			w.drop()
 			return false, &commitError{err}
 		}
 		return false, nil
 	}
-	if _, rollbackErr := s.exec(ctx, "ROLLBACK"); rollbackErr != nil {
+	if _, rollbackErr := s.execOnce(ctx, "ROLLBACK"); rollbackErr != nil {
 		w.drop()
 		return err != nil && !fresh, firstOf(err, rollbackErr)
 	}

@@ -1,0 +1,167 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/pressly/goose/v3"
+)
+
+// MySQL is the dialect of MySQL 8 and MariaDB from 10.6 on.
+type MySQL struct{}
+
+var _ Dialect = MySQL{}
+
+func (MySQL) name() string         { return "mysql" }
+func (MySQL) goose() goose.Dialect { return goose.DialectMySQL }
+
+func (MySQL) versionColumns() string {
+	return "id bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, version_id bigint NOT NULL, is_applied boolean NOT NULL," +
+		" tstamp timestamp NULL DEFAULT now()"
+}
+
+func (MySQL) durability() (string, []setting) {
+	return "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('innodb_flush_log_at_trx_commit', 'log_bin', 'sync_binlog', 'wsrep_on')", []setting{
+		{"innodb_flush_log_at_trx_commit", []string{"1"}, "run SET GLOBAL innodb_flush_log_at_trx_commit = 1, and put it into the server's configuration"},
+		{"sync_binlog", []string{"1"}, "run SET GLOBAL sync_binlog = 1, and put it into the server's configuration"},
+		{"wsrep_on", []string{"off"}, "use a server that is not part of a Galera cluster, whose nodes can answer with old data"},
+	}
+}
+
+// lockSchema takes a lock of the server that is named for the database, and ends with
+// its connection.
+func (MySQL) lockSchema(ctx context.Context, db *sql.DB) (unlock func(), err error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	const name = "CONCAT('troth-', SHA1(DATABASE()))"
+	var got sql.NullInt64
+	if err := conn.QueryRowContext(ctx, "SELECT GET_LOCK("+name+", 60)").Scan(&got); err != nil || got.Int64 != 1 {
+		return nil, errors.Join(errors.New("another process changes the tables for too long"), err, conn.Close())
+	}
+	return func() {
+		_, _ = conn.ExecContext(context.WithoutCancel(ctx), "DO RELEASE_LOCK("+name+")") // else it ends with the connection
+		_ = conn.Close()
+	}, nil
+}
+
+// setup: READ COMMITTED, because a search for what is not there would lock the gap, and
+// two stores would wait for each other's. Without autocommit the first statement begins
+// a transaction, which saves a round trip.
+func (MySQL) setup() []string {
+	return []string{"SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", "SET SESSION autocommit = 0"}
+}
+
+func (MySQL) prepares() bool       { return true }
+func (MySQL) begin() string        { return "" }
+func (MySQL) bind(s string) string { return s }
+
+// again: a deadlock, a lock that was not given in time, a snapshot that is too old
+// (MariaDB), or another store made the same thing meanwhile.
+func (MySQL) again(err error) bool { return numberIn(err, 1213, 1205, 1020, 1062) }
+
+func (MySQL) broken(error) bool { return false }
+
+func (MySQL) skipLocked() string { return " FOR UPDATE SKIP LOCKED" }
+
+func (MySQL) insertNew(into string) string { return "INSERT IGNORE INTO " + into }
+
+func (MySQL) in(column string, numbers []int64) (string, []any) {
+	return column + " IN (" + joined(numbers) + ")", nil
+}
+
+// rowsMax is how many rows a statement has at most: 14 arguments each, of 65,535.
+const rowsMax = 64
+
+func (MySQL) lookup(ctx context.Context, s *session, gids []string, found func(string, place)) error {
+	return chunks(len(gids), rowsMax, func(i int) int { return len(gids[i]) }, func(from, to int) error {
+		// The index is forced so that only these rows are ever locked, in its order.
+		text := s.text("lookup", to-from, func(n int) string {
+			return "SELECT gid, seq, version FROM troth_transaction FORCE INDEX (troth_transaction_gid)" +
+				" WHERE gid IN (" + repeated("?", n) + ") ORDER BY gid FOR UPDATE"
+		})
+		s.args = s.args[:0]
+		for _, gid := range gids[from:to] {
+			s.args = append(s.args, gid)
+		}
+		rows, err := s.query(ctx, text, s.args...)
+		return scanPlaces(rows, err, found)
+	})
+}
+
+func scanPlaces(rows *sql.Rows, err error, found func(string, place)) error {
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+		var gid string
+		var at place
+		if err = rows.Scan(&gid, &at.seq, &at.version); err != nil {
+			break
+		}
+		found(gid, at)
+	}
+	return firstOf(err, rows.Close(), rows.Err())
+}
+
+const (
+	mysqlInsert = "INSERT INTO troth_transaction (" + insertColumns + ") VALUES "
+	// VALUES() is the one form that MySQL and MariaDB both have.
+	mysqlUpdate = " ON DUPLICATE KEY UPDATE state = VALUES(state), version = VALUES(version), attempts = VALUES(attempts)," +
+		" updated = VALUES(updated), finished = VALUES(finished), due = VALUES(due), leased = VALUES(leased)," +
+		" reason = VALUES(reason), progress = VALUES(progress)"
+)
+
+var mysqlRow = "(" + repeated("?", insertCount) + ")"
+
+func (m MySQL) insert(ctx context.Context, s *session, rows []*row) error {
+	if err := m.write(ctx, s, "insert", "", rows); err != nil {
+		return err
+	}
+	return chunks(len(rows), rowsMax, func(i int) int { return len(rows[i].definition) }, func(from, to int) error {
+		text := s.text("define", to-from, func(n int) string {
+			return "INSERT INTO troth_definition (seq, content) VALUES " + repeated("(?, ?)", n)
+		})
+		s.args = s.args[:0]
+		for _, r := range rows[from:to] {
+			s.args = append(s.args, r.seq, r.definition)
+		}
+		_, err := s.exec(ctx, text, s.args...)
+		return err
+	})
+}
+
+// update writes rows that are there and locked, as an insertion that finds its place
+// taken: neither database can update many rows with a value for each otherwise, in
+// words that both understand.
+func (m MySQL) update(ctx context.Context, s *session, rows []*row) error {
+	return m.write(ctx, s, "update", mysqlUpdate, rows)
+}
+
+func (MySQL) write(ctx context.Context, s *session, name, end string, rows []*row) error {
+	return chunks(len(rows), rowsMax, func(i int) int { return len(rows[i].progress) }, func(from, to int) error {
+		text := s.text(name, to-from, func(n int) string { return mysqlInsert + repeated(mysqlRow, n) + end })
+		s.args = s.args[:0]
+		for _, r := range rows[from:to] {
+			s.args = r.appendInsert(s.args)
+		}
+		_, err := s.exec(ctx, text, s.args...)
+		return err
+	})
+}
+
+func (MySQL) add(ctx context.Context, s *session, parts []part) error {
+	return chunks(len(parts), rowsMax, func(i int) int { return len(parts[i].content) }, func(from, to int) error {
+		text := s.text("add", to-from, func(n int) string {
+			return "INSERT INTO troth_addition (seq, part, content) VALUES " + repeated("(?, ?, ?)", n)
+		})
+		s.args = s.args[:0]
+		for _, p := range parts[from:to] {
+			s.args = append(s.args, p.seq, p.number, p.content)
+		}
+		_, err := s.exec(ctx, text, s.args...)
+		return err
+	})
+}

@@ -1,0 +1,82 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+)
+
+// ServerOptions are the options of a store on a server, which the packages postgres and
+// mysql explain.
+type ServerOptions struct {
+	NoCreate bool
+	Writers  int
+	Timeout  time.Duration
+	Allow    []string
+	Logger   *slog.Logger
+}
+
+// Open opens a store on a server.
+func Open(ctx context.Context, d Dialect, db *sql.DB, o ServerOptions) (*Store, error) {
+	if o.Writers <= 0 {
+		o.Writers = 4
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = 30 * time.Second
+	}
+	if limit := db.Stats().MaxOpenConnections; limit > 0 && limit < o.Writers+2 {
+		return nil, fmt.Errorf("store: the pool allows %d connections, and %d writers need %d: raise it with SetMaxOpenConns, or have fewer writers",
+			limit, o.Writers, o.Writers+2)
+	}
+	if err := checkDurability(ctx, d, db, o.Allow); err != nil {
+		return nil, err
+	}
+	if err := Migrate(ctx, d, db, !o.NoCreate); err != nil {
+		return nil, err
+	}
+	return New(d, Config{Read: db, Write: db, Writers: o.Writers, Timeout: o.Timeout, Logger: o.Logger}), nil
+}
+
+// A setting of a server, which can lose what was confirmed unless it is one of good.
+// A missing one is good.
+type setting struct {
+	name string
+	good []string
+	fix  string
+}
+
+// checkDurability refuses settings under which a crash can lose what was confirmed.
+func checkDurability(ctx context.Context, d Dialect, db *sql.DB, allow []string) error {
+	text, settings := d.durability()
+	rows, err := db.QueryContext(ctx, text)
+	if err != nil {
+		return fmt.Errorf("store: read the settings of durability: %w", err)
+	}
+	values := make(map[string]string)
+	for rows.Next() {
+		var name, value string
+		if err = rows.Scan(&name, &value); err != nil {
+			break
+		}
+		values[name] = strings.ToLower(value)
+	}
+	if err := firstOf(err, rows.Close(), rows.Err()); err != nil {
+		return fmt.Errorf("store: read the settings of durability: %w", err)
+	}
+	if values["log_bin"] == "off" {
+		delete(values, "sync_binlog")
+	}
+	var bad []error
+	for _, s := range settings {
+		value, ok := values[s.name]
+		if ok && !slices.Contains(s.good, value) && !slices.Contains(allow, s.name) {
+			bad = append(bad, fmt.Errorf("store: %s is %s, and a crash can lose what was confirmed: %s, or accept it in Options.Allow", s.name, value, s.fix))
+		}
+	}
+	return errors.Join(bad...)
+}

@@ -1,0 +1,67 @@
+// Package postgres is a store.Store in a PostgreSQL database, from version 12 on. Any
+// number of processes may share it.
+//
+//	db, err := sql.Open("pgx", "postgres://...")
+//	s, err := postgres.Open(ctx, db, nil)
+//
+// The driver must be pgx's (github.com/jackc/pgx/v5/stdlib): others do not take arrays
+// as they come. The tables are in the first schema of the search path; troth_overview
+// there is for people.
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"log/slog"
+	"time"
+
+	"github.com/troth-tx/troth/store"
+	"github.com/troth-tx/troth/store/internal/sqlstore"
+)
+
+// Options are what may be changed. Zero fields have defaults.
+type Options struct {
+	// NoCreate says that the tables are there, because somebody ran the SQL of Schema:
+	// then Open needs no right to make any, and fails if they are not up to date.
+	NoCreate bool
+
+	// Writers is how many transactions of the database write at a time, each with many
+	// callers' changes, and on a connection of its own. One more connection does other
+	// work. Defaults to 4.
+	Writers int
+
+	// Timeout is how long one transaction of the database may take. Defaults to 30 s.
+	Timeout time.Duration
+
+	// Allow names settings of the server that are accepted although a crash can lose
+	// with them what was confirmed: "fsync", "full_page_writes".
+	Allow []string
+
+	// Logger hears of what a person should know. Nil is silent.
+	Logger *slog.Logger
+}
+
+// A Store is a store.Store in PostgreSQL.
+type Store struct{ *sqlstore.Store }
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens the store in the database of db, and makes or upgrades its tables unless
+// NoCreate says not to. It refuses tables of a newer program, and a server that
+// can lose what it confirmed. db stays open until its owner closes it, after the
+// store; it must allow more connections than Writers. Nil options are the defaults.
+func Open(ctx context.Context, db *sql.DB, options *Options) (*Store, error) {
+	var o Options
+	if options != nil {
+		o = *options
+	}
+	s, err := sqlstore.Open(ctx, sqlstore.Postgres{}, db, sqlstore.ServerOptions(o))
+	if err != nil {
+		return nil, err
+	}
+	return &Store{s}, nil
+}
+
+// Schema is the SQL that makes the tables, for NoCreate. A later version of troth may
+// need more: it says so, and its Schema has all from the beginning.
+func Schema() string { return sqlstore.Schema(sqlstore.Postgres{}) }

@@ -17,7 +17,7 @@ func TestF1RepeatedSubmitDoesNotSucceed(t *testing.T) {
 	for pattern, op := range map[string]string{"tcc": "confirm", "xa": "commit"} {
 		t.Run(pattern, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, later())
+			w := newWorldOver(t, durable(t), later())
 			w.prepared(pattern, "g", "a", "b")
 			w.participants.will("a", op, breaks)
 			submit := obj{"gid": "g", "trans_type": pattern, "wait_result": true}
@@ -68,10 +68,10 @@ func TestSubmitAtOnceTwice(t *testing.T) {
 func TestF2GIDsThatArePrefixes(t *testing.T) {
 	t.Parallel()
 	const n = 2000
-	w := newWorld(t, later())
+	w := newWorldOver(t, durable(t), later())
 	var wg sync.WaitGroup
 	next := make(chan string)
-	for range 8 {
+	for range 64 {
 		wg.Go(func() {
 			for gid := range next {
 				w.prepared("tcc", gid, "a")
@@ -113,7 +113,7 @@ func TestF7NotDecidedIsNotFailure(t *testing.T) {
 // F8: dtm's SQL stores refuse what is long, or stay where they are because of it.
 func TestF8LongInputs(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, later())
+	w := newWorldOver(t, durable(t), later())
 	mb := strings.Repeat("x", 1<<20)
 
 	s := with(w.saga("payload", "a"), "payloads", []string{mb}, "wait_result", true)
@@ -161,7 +161,7 @@ func TestF8LongInputs(t *testing.T) {
 // delivers to the old subscribers, until a restart.
 func TestF9Topics(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, later())
+	w := newWorldOver(t, durable(t), later())
 	publish := func(gid string) said {
 		return w.post("submit", obj{
 			"gid": gid, "trans_type": "msg", "wait_result": true, "steps": []obj{{"action": "topic://news"}}, "payloads": []string{"{}"},
@@ -206,7 +206,7 @@ func TestF9Topics(t *testing.T) {
 // F9: dtm's topics are a map that is read and written without a lock.
 func TestF9SubscribeAtOnce(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, later())
+	w := newWorldOver(t, durable(t), later())
 	w.must(w.get("subscribe", "topic", "news", "url", w.participants.url("s")))
 	var wg sync.WaitGroup
 	for i := range 8 {

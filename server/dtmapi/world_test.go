@@ -19,6 +19,7 @@ import (
 	"github.com/troth-tx/troth/server/dtmapi"
 	"github.com/troth-tx/troth/server/outbound"
 	"github.com/troth-tx/troth/store"
+	"github.com/troth-tx/troth/store/embedded"
 	"github.com/troth-tx/troth/store/memory"
 )
 
@@ -53,7 +54,27 @@ func later() engine.Limits { return engine.Limits{RetryInterval: time.Hour} }
 
 func newWorld(t *testing.T, limits engine.Limits) *world {
 	t.Helper()
-	w := &world{t: t, store: memory.New(), participants: newParticipants(t)}
+	return newWorldOver(t, memory.New(), limits)
+}
+
+// durable returns the store that a server has by default.
+func durable(t *testing.T) store.Store {
+	t.Helper()
+	s, err := embedded.Open(t.Context(), t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func newWorldOver(t *testing.T, s store.Store, limits engine.Limits) *world {
+	t.Helper()
+	w := &world{t: t, store: s, participants: newParticipants(t)}
 	caller, err := outbound.New(outbound.Config{})
 	if err != nil {
 		t.Fatal(err)

@@ -149,6 +149,26 @@ func (b *bank) update(tx dtmcli.DB, set string, args ...any) error {
 	return nil
 }
 
+// inXA calls a local XA transaction of dtm's client, with the work of an action. When it
+// returns, MariaDB is ready for phase two: it answers "unknown XID" as long as the session
+// that prepared is not gone, and dtm's client, which closes that session before it
+// returns and does not wait, would take that for success.
+func (b *bank) inXA(amount int64, local func(work func(db *sql.DB) error) error) error {
+	var session int64
+	err := local(func(db *sql.DB) error {
+		if b.conf.Driver == "mysql" {
+			if err := db.QueryRowContext(b.t.Context(), "SELECT CONNECTION_ID()").Scan(&session); err != nil {
+				return err
+			}
+		}
+		return b.change(db, "action", amount)
+	})
+	for gone := session == 0; err == nil && !gone; {
+		err = b.db.QueryRowContext(b.t.Context(), "SELECT count(*) = 0 FROM information_schema.processlist WHERE id = ?", session).Scan(&gone)
+	}
+	return err
+}
+
 // queryPrepared tells whether the local transaction of a message committed.
 func (b *bank) queryPrepared(call *dtmcli.BranchBarrier) error {
 	return b.faulty(call.BranchID, "query", func() error {

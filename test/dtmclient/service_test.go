@@ -50,12 +50,12 @@ func (b *bank) serveHTTP(t *testing.T) {
 	mux.HandleFunc("POST /xa", func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
 		reply(w, b.faulty(q.Get("branch_id"), "xa "+q.Get("op"), func() error {
-			return dtmcli.XaLocalTransaction(q, b.conf, func(db *sql.DB, _ *dtmcli.Xa) error {
-				var a amount
-				if err := json.NewDecoder(r.Body).Decode(&a); err != nil {
-					return err
-				}
-				return b.change(db, "action", a.Amount)
+			var a amount
+			if err := json.NewDecoder(r.Body).Decode(&a); err != nil && !errors.Is(err, io.EOF) { // phase two has no body
+				return err
+			}
+			return b.inXA(a.Amount, func(work func(db *sql.DB) error) error {
+				return dtmcli.XaLocalTransaction(q, b.conf, func(db *sql.DB, _ *dtmcli.Xa) error { return work(db) })
 			})
 		}))
 	})
@@ -118,8 +118,8 @@ func (b *bank) serveGRPC(t *testing.T) {
 				return err
 			}
 			return b.faulty(xa.BranchID, "xa "+xa.Op, func() error {
-				return dtmgrpc.XaLocalTransaction(ctx, b.conf, func(db *sql.DB, _ *dtmgrpc.XaGrpc) error {
-					return b.change(db, "action", n)
+				return b.inXA(n, func(work func(db *sql.DB) error) error {
+					return dtmgrpc.XaLocalTransaction(ctx, b.conf, func(db *sql.DB, _ *dtmgrpc.XaGrpc) error { return work(db) })
 				})
 			})
 		}))

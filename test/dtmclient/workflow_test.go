@@ -109,10 +109,10 @@ func (f *flow) locally(wf *workflow.Workflow, s step) error {
 
 // byXA is a step in the workflow's own database that commits with the workflow.
 func (f *flow) byXA(wf *workflow.Workflow, s step) error {
-	_, err := wf.NewBranch().DoXa(s.bank.conf, func(db *sql.DB) ([]byte, error) {
-		return nil, s.bank.change(db, "action", s.amount)
+	return s.bank.inXA(s.amount, func(work func(db *sql.DB) error) error {
+		_, err := wf.NewBranch().DoXa(s.bank.conf, func(db *sql.DB) ([]byte, error) { return nil, work(db) })
+		return err
 	})
-	return err
 }
 
 // A workflow with a step of each kind: by HTTP, by gRPC, local, XA.

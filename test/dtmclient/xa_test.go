@@ -7,10 +7,6 @@ import (
 	"github.com/dtm-labs/client/dtmcli/dtmimp"
 )
 
-// MariaDB comes first in these cases: dtm's client takes MariaDB's "unknown XID" for
-// success, which is its answer as long as the session that prepared is not gone. The
-// time that PostgreSQL takes to prepare is enough for that (see docs/testing-dtm.md).
-
 func TestXA(t *testing.T) {
 	protocols(t, func(t *testing.T, w *world) {
 		gid := w.gid()

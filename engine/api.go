@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/troth-tx/troth/internal/mistake"
 	"github.com/troth-tx/troth/store"
 )
 
@@ -68,7 +69,9 @@ func (e *Engine) Submit(ctx context.Context, r Request) error {
 	if err != nil {
 		return err
 	}
-	end, err := e.createOr(ctx, t, true, submit(t))
+	end, err := e.createOr(ctx, t, true, func(stored *store.Transaction, now time.Time) (changed, drive bool, err error) {
+		return submit(stored, r.Pattern, now)
+	})
 	if err != nil || !r.Options.Wait {
 		return err
 	}
@@ -78,7 +81,9 @@ func (e *Engine) Submit(ctx context.Context, r Request) error {
 // Abort goes back with a transaction that was prepared. With wait it returns when the
 // first pass has ended.
 func (e *Engine) Abort(ctx context.Context, gid, reason string, wait bool) error {
-	end, err := e.change(ctx, gid, abort(cut(reason, e.limits.ErrorMax)))
+	end, err := e.change(ctx, gid, func(t *store.Transaction, now time.Time) (changed, drive bool, err error) {
+		return abort(t, cut(reason, e.limits.ErrorMax), now)
+	})
 	if err != nil || !wait {
 		return err
 	}
@@ -188,6 +193,9 @@ func (e *Engine) await(ctx context.Context, end *passEnd, want store.State) erro
 		return fmt.Errorf("%w: %w", ErrOngoing, context.Cause(ctx))
 	case <-e.ctx.Done():
 		return fmt.Errorf("%w: %w", ErrOngoing, ErrClosed)
+	}
+	if mistake.On("not-over-is-success") {
+		return nil
 	}
 	switch {
 	case end.state == want:

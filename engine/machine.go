@@ -3,6 +3,7 @@ package engine
 import (
 	"time"
 
+	"github.com/troth-tx/troth/internal/mistake"
 	"github.com/troth-tx/troth/store"
 )
 
@@ -146,6 +147,9 @@ func (m *machine) answered(branch int, a Answer, text string, now time.Time) []e
 		}
 		return []effect{{kind: rest}}
 	}
+	if a == Unknown && mistake.On("no-answer-is-failure") {
+		a = Failure
+	}
 	if a == Success {
 		m.succeeded(branch, now)
 		return m.advance(now)
@@ -241,11 +245,11 @@ func (m *machine) start(calls []int, now time.Time) (effects []effect) {
 	for _, branch := range calls {
 		if branch != own && m.t.Branches[branch].Called.IsZero() {
 			m.t.Branches[branch].Called = now
-			m.dirty = m.dirty || m.t.Pattern == store.Saga && m.t.Branches[branch].Op == store.Action // E2
+			m.dirty = m.dirty || !mistake.On("calls-not-recorded") && m.t.Pattern == store.Saga && m.t.Branches[branch].Op == store.Action // E2
 		}
 	}
 	m.t.Due, m.t.Leased = now.Add(m.limits.Lease), true
-	if m.dirty {
+	if m.dirty && !mistake.On("call-before-save") {
 		effects, m.dirty = append(effects, effect{kind: save}), false
 	}
 	for _, branch := range calls {

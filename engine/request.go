@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/troth-tx/troth/internal/mistake"
 	"github.com/troth-tx/troth/store"
 )
 
@@ -61,39 +62,43 @@ func prepare(t *store.Transaction, _ time.Time) (changed, drive bool, err error)
 
 // submit goes forth. Repeated, it begins another pass over the branches that are left,
 // never over those that succeeded.
-func submit(asked *store.Transaction) change {
-	return func(t *store.Transaction, _ time.Time) (changed, drive bool, err error) {
-		switch {
-		case t.Pattern != asked.Pattern:
-			return false, false, refused(t, "submit")
-		case t.State == store.Submitted:
-			return false, true, nil
-		case t.State != store.Prepared:
-			return false, false, refused(t, "submit")
-		}
-		t.State = store.Submitted
-		return true, true, nil
+func submit(t *store.Transaction, asked store.Pattern, now time.Time) (changed, drive bool, err error) {
+	if mistake.On("submit-twice-is-success") && t.State == store.Submitted {
+		finish(t, store.Succeeded, now)
+		return true, false, nil
 	}
+	switch {
+	case t.Pattern != asked:
+		return false, false, refused(t, "submit")
+	case t.State == store.Submitted:
+		return false, true, nil
+	case t.State != store.Prepared:
+		return false, false, refused(t, "submit")
+	}
+	t.State = store.Submitted
+	return true, true, nil
 }
 
 // abort goes back. A saga is aborted by its own failure only, a workflow by its caller.
-func abort(reason string) change {
-	return func(t *store.Transaction, now time.Time) (changed, drive bool, err error) {
-		twoPhase := t.Pattern == store.TCC || t.Pattern == store.XA
-		switch {
-		case twoPhase && t.State == store.Aborting:
-			return false, true, nil
-		case t.State != store.Prepared || !twoPhase && t.Pattern != store.Message:
-			return false, false, refused(t, "abort")
-		}
-		t.Reason = reason
-		if twoPhase {
-			t.State = store.Aborting
-			return true, true, nil
-		}
-		finish(t, store.Failed, now)
-		return true, false, nil
+func abort(t *store.Transaction, reason string, now time.Time) (changed, drive bool, err error) {
+	twoPhase := t.Pattern == store.TCC || t.Pattern == store.XA
+	if mistake.On("abort-after-submit") && twoPhase && t.State == store.Submitted {
+		t.State = store.Aborting
+		return true, true, nil
 	}
+	switch {
+	case twoPhase && t.State == store.Aborting:
+		return false, true, nil
+	case t.State != store.Prepared || !twoPhase && t.Pattern != store.Message:
+		return false, false, refused(t, "abort")
+	}
+	t.Reason = reason
+	if twoPhase {
+		t.State = store.Aborting
+		return true, true, nil
+	}
+	finish(t, store.Failed, now)
+	return true, false, nil
 }
 
 // register adds branches while the caller may still go either way. A workflow that

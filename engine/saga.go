@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/troth-tx/troth/internal/mistake"
 	"github.com/troth-tx/troth/store"
 )
 
@@ -87,7 +88,7 @@ func (s saga) nextBack(m *machine) (calls []int, done bool) {
 		for other := range s.steps(m) {
 			later = later || s.owed(m, other) && slices.Contains(s.before(m, other), step)
 		}
-		if i := compensationOf(step); !later && m.free(i) {
+		if i := compensationOf(step); (!later || mistake.On("compensations-at-once")) && m.free(i) {
 			calls = append(calls, i)
 		}
 	}
@@ -96,6 +97,9 @@ func (s saga) nextBack(m *machine) (calls []int, done bool) {
 
 // owed reports whether a step is still to be undone.
 func (saga) owed(m *machine, step int) bool {
+	if mistake.On("unanswered-is-undone") && m.t.Branches[actionOf(step)].State != store.BranchSucceeded {
+		return false
+	}
 	return !m.t.Branches[actionOf(step)].Called.IsZero() && m.t.Branches[compensationOf(step)].State != store.BranchSucceeded
 }
 

@@ -3,6 +3,7 @@ package engine
 import (
 	"time"
 
+	"github.com/troth-tx/troth/internal/mistake"
 	"github.com/troth-tx/troth/store"
 )
 
@@ -51,7 +52,13 @@ func (twoPhase) done(m *machine) store.State {
 	return store.Succeeded
 }
 
-func (twoPhase) missed(*machine, int, Answer, string) bool { return false }
+func (twoPhase) missed(m *machine, _ int, _ Answer, text string) bool {
+	if m.t.Attempts > 1 && mistake.On("stuck-is-given-up") {
+		m.giveUp(store.Failed, text)
+		return true
+	}
+	return false
+}
 
 func (twoPhase) wake(m *machine) time.Time {
 	if m.t.State == store.Prepared {

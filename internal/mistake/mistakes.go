@@ -37,6 +37,20 @@ func All() []Mistake {
 		{"abort-record-short-lived", "R5", "abort records are dropped at once"},
 		{"forgotten-is-aborted", "R4", "a transaction without a record is said to be aborted"},
 
+		// The server's engine.
+		{"no-answer-is-failure", "E3", "an answer that is none of the agreed ones counts as failure"},
+		{"call-before-save", "E1", "branches are called before the state that demands it is stored"},
+		{"calls-not-recorded", "E2", "that an action is about to be called is not stored"},
+		{"compensations-at-once", "I14", "a saga's steps are undone in no order"},
+		{"unanswered-is-undone", "E3", "an action that was not answered is not compensated"},
+		{"silence-is-rollback", "E3", "a sender that does not answer counts as one that did not commit"},
+		{"stuck-is-given-up", "I7", "a branch that keeps failing is dropped"},
+		{"submit-twice-is-success", "F1", "a repeated submit ends a transaction whose branches are not done"},
+		{"abort-after-submit", "I13", "a submitted transaction may be aborted by its caller"},
+		{"not-over-is-success", "I3", "a caller that waits is told success at the end of the pass"},
+		{"conflict-is-saved", "E4", "a change that came too late counts as made"},
+		{"lost-save-is-saved", "E1", "a change that the store did not confirm counts as made"},
+
 		// Statements.
 		{"statement-error-ignored", "R9", "a branch may vote commit after a statement failed"},
 		{"savepoint-forgets-all", "R9", "rolling back to a savepoint undoes errors from before it too"},

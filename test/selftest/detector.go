@@ -55,6 +55,11 @@ var detectors = []detector{
 		args:  []string{"-test.run=^TestSim$", "-sim.deep", "-sim.seeds=10000", "-test.timeout=1h"},
 	},
 	{
+		name: "services", dir: "internal/sim/services", finding: simFinding, budget: time.Minute,
+		build: []string{"test", "-c", "-tags", tags, "./internal/sim/services"},
+		args:  []string{"-test.run=^TestServices$", "-services.seeds=20000", "-test.timeout=1h"},
+	},
+	{
 		name: "log", dir: "filelog", finding: testFinding, budget: 3 * time.Minute,
 		build: []string{"test", "-c", "-tags", tags, "./filelog"},
 		args:  []string{"-test.run=^(TestPowerCut|TestPowerCutWhileOpening|TestFailNth|TestEveryBit|TestZeroedRanges)$", "-test.failfast", "-test.timeout=1h"},

@@ -13,6 +13,7 @@ var (
 	core    = place{"sim", "scene", "deep", "storm"} // protocol, driver, recovery, upkeep
 	manager = place{"scene", "deep", "storm"}        // resource managers, decision table
 	log     = place{"log"}
+	server  = place{"services"} // the engine of the server
 )
 
 // plan says where each mistake is, and which scene of test/crash is about its
@@ -45,6 +46,19 @@ var plan = map[string]struct {
 	"unreachable-is-gone":      {core, "old record, and a server is down"},
 	"abort-record-short-lived": {core, ""},
 	"forgotten-is-aborted":     {core, "asked after it was forgotten"},
+
+	"no-answer-is-failure":    {server, ""},
+	"call-before-save":        {server, ""},
+	"calls-not-recorded":      {server, ""},
+	"compensations-at-once":   {server, ""},
+	"unanswered-is-undone":    {server, ""},
+	"silence-is-rollback":     {server, ""},
+	"stuck-is-given-up":       {server, ""},
+	"submit-twice-is-success": {server, ""},
+	"abort-after-submit":      {server, ""},
+	"not-over-is-success":     {server, ""},
+	"conflict-is-saved":       {server, ""},
+	"lost-save-is-saved":      {server, ""},
 
 	"statement-error-ignored": {manager, "failed statement ignored, MariaDB"},
 	"savepoint-forgets-all":   {manager, "failed statement before a savepoint"},

@@ -17,6 +17,7 @@ type plan struct {
 	pattern store.Pattern
 	steps   int
 	serial  bool
+	hasty   bool // a saga that does not wait for long
 
 	begun     bool        // the engine may know of it
 	committed bool        // message: the sender's local transaction
@@ -32,6 +33,7 @@ func (w *world) program(i int) {
 		pattern: []store.Pattern{store.Message, store.Saga, store.TCC, store.XA, store.Workflow}[rng.IntN(5)],
 		steps:   1 + rng.IntN(4),
 		serial:  rng.IntN(2) == 0,
+		hasty:   rng.IntN(2) == 0,
 	}
 	w.mu.Lock()
 	w.book.plans = append(w.book.plans, p)
@@ -62,6 +64,9 @@ func (p *plan) request() engine.Request {
 		for step := range p.steps {
 			r.Steps = append(r.Steps, engine.Step{Action: "action" + branchID(step), Compensate: "compensate" + branchID(step)})
 		}
+	}
+	if p.pattern == store.Saga && p.hasty {
+		r.Options.TimeoutToFail = 20 * time.Second
 	}
 	if p.pattern == store.Workflow {
 		r.Data = `{"name":"w","data":""}`
@@ -175,6 +180,13 @@ func (w *world) twoPhase(p *plan, rng *rand.Rand) {
 		}
 	}
 	time.Sleep(takes(rng, 40*time.Second)) // its time may be over
+	if rng.IntN(4) == 0 {                  // somebody else gives up on it
+		after := takes(rng, time.Minute)
+		w.late.Go(func() {
+			time.Sleep(after)
+			_ = w.persist("abort "+p.gid, func(ctx context.Context, e *engine.Engine) error { return e.Abort(ctx, p.gid, "", false) }) // the end tells
+		})
+	}
 	if !w.vanishes(rng) {
 		w.submit(p)
 	}

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -63,6 +64,7 @@ func (a *app) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer running.close()
 	onHTTP, onGRPC := running.Addrs()
 	if err := a.announce(onHTTP.String(), onGRPC.String(), c.store.shown); err != nil {
 		log.ErrorContext(ctx, "nobody reads where the server listens", "err", err)
@@ -77,14 +79,26 @@ func (a *app) serve(ctx context.Context) error {
 	return errors.Join(failure, running.Shutdown(down))
 }
 
+// running is a server with what it stands on, which is closed after it.
+type running struct {
+	*server.Server
+	under []func() error
+}
+
+func (r *running) close() {
+	for _, f := range slices.Backward(r.under) {
+		_ = f() // connections that nobody uses any more
+	}
+}
+
 // startServer makes all that a server is made of. What it opened before an error it
 // closes.
-func (a *app) startServer(ctx context.Context, s settings, c serveConfig, log *slog.Logger) (_ *server.Server, err error) {
+func (a *app) startServer(ctx context.Context, s settings, c serveConfig, log *slog.Logger) (_ *running, err error) {
 	var undo []func() error
 	defer func() {
 		if err != nil {
-			for i := len(undo) - 1; i >= 0; i-- {
-				err = errors.Join(err, undo[i]())
+			for _, f := range slices.Backward(undo) {
+				err = errors.Join(err, f())
 			}
 		}
 	}()
@@ -98,11 +112,11 @@ func (a *app) startServer(ctx context.Context, s settings, c serveConfig, log *s
 		return nil, err
 	}
 	undo = append(undo, caller.Close)
-	st, err := openStore(ctx, c.store, log)
+	st, err := openStore(ctx, c.store, c.acceptUnsafe, log)
 	if err != nil {
 		return nil, err
 	}
-	undo = append(undo, func() error { return st.Close(context.WithoutCancel(ctx)) })
+	undo = append(undo, st.under, func() error { return st.Close(context.WithoutCancel(ctx)) })
 	meter := metrics.NewServer()
 	observer := meter.Observer()
 	if c.alertWebhook != "" {
@@ -114,7 +128,7 @@ func (a *app) startServer(ctx context.Context, s settings, c serveConfig, log *s
 		observer.Missed = both(observer.Missed, alerts.Missed)
 		c.server.Alerts = alerts
 	}
-	eng, err := txengine.Open(ctx, st, txengine.Config{
+	eng, err := txengine.Open(ctx, st.Store, txengine.Config{
 		Caller: caller, Logger: log, Observer: observer,
 		Limits: txengine.Limits{TimeoutToFail: c.toFail, RetryInterval: c.retry, RequestTimeout: c.request},
 	})
@@ -123,7 +137,7 @@ func (a *app) startServer(ctx context.Context, s settings, c serveConfig, log *s
 	}
 	undo = append(undo, func() error { return eng.Close(context.WithoutCancel(ctx)) })
 
-	c.server.Engine, c.server.Store, c.server.Logger, c.server.Meter = eng, st, log, meter
+	c.server.Engine, c.server.Store, c.server.Logger, c.server.Meter = eng, st.Store, log, meter
 	c.server.Check = caller.Check
 	c.server.Version = versionOf(debug.ReadBuildInfo()).Version
 	if len(s.targets) > 0 {
@@ -133,7 +147,7 @@ func (a *app) startServer(ctx context.Context, s settings, c serveConfig, log *s
 	if err != nil {
 		return nil, &exitError{Code: exitUsage, Err: err}
 	}
-	return srv, srv.Start(ctx)
+	return &running{srv, []func() error{caller.Close, st.under}}, srv.Start(ctx)
 }
 
 // newCaller makes what calls branches. Once others than this machine can reach the

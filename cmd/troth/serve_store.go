@@ -2,16 +2,21 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/troth-tx/troth/store"
 	"github.com/troth-tx/troth/store/embedded"
 	"github.com/troth-tx/troth/store/memory"
+	"github.com/troth-tx/troth/store/mysql"
+	"github.com/troth-tx/troth/store/postgres"
 )
 
 type storeKind uint8
@@ -45,21 +50,91 @@ func parseStore(text string) (storeAddress, error) {
 	return storeAddress{kind: storeDatabase, db: db, shown: db.shown}, err
 }
 
-// openStore opens what a storeAddress says. The caller closes it.
-func openStore(ctx context.Context, s storeAddress, log *slog.Logger) (store.Store, error) {
+// openedStore is a store with what it stands on, which is closed after it.
+type openedStore struct {
+	store.Store
+	under func() error
+}
+
+// poolSize is how many connections a server's store may have: a few write for many, and
+// as many read.
+const poolSize = 16
+
+// openStore opens what a storeAddress says. What would lose transactions in a crash is
+// refused, unless unsafe names it (S13).
+func openStore(ctx context.Context, s storeAddress, unsafe []string, log *slog.Logger) (o openedStore, err error) {
+	o.under = func() error { return nil }
 	switch s.kind {
 	case storeMemory:
-		return memory.New(), nil
-	case storeDatabase:
-		return nil, errors.New("databases as stores are not there yet")
+		o.Store = memory.New()
+		return o, nil
 	case storeDirectory:
+		o.Store, err = openDirectory(ctx, s.dir, unsafe, log)
+	case storeDatabase:
+		var db *sql.DB
+		if db, err = s.db.open(); err != nil {
+			break
+		}
+		db.SetMaxOpenConns(poolSize)
+		db.SetMaxIdleConns(poolSize)
+		o.under = db.Close
+		if o.Store, err = openDatabase(ctx, s.db.engine, db, unsafe, log); err != nil {
+			err = errors.Join(err, db.Close())
+		}
 	}
-	if err := os.MkdirAll(filepath.Dir(s.dir), 0o700); err != nil {
-		return nil, fmt.Errorf("--store: %w", err)
-	}
-	st, err := embedded.Open(ctx, s.dir, &embedded.Options{Logger: log})
 	if err != nil {
-		return nil, err // not st: a nil pointer in an interface is not nil
+		return o, fmt.Errorf("--store: %w", err)
 	}
-	return st, nil
+	return o, nil
+}
+
+// The concrete stores are not returned as they are: a nil pointer in an interface is
+// not nil.
+
+func openDatabase(ctx context.Context, e engine, db *sql.DB, unsafe []string, log *slog.Logger) (store.Store, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, storeOpenTimeout, fmt.Errorf("the database does not answer within %v", storeOpenTimeout))
+	defer cancel()
+	var s store.Store
+	var err error
+	switch e {
+	case enginePostgres:
+		s, err = postgres.Open(ctx, db, &postgres.Options{Allow: unsafe, Logger: log})
+	case engineMySQL:
+		s, err = mysql.Open(ctx, db, &mysql.Options{Allow: unsafe, Logger: log})
+	case engineSQLite:
+		err = errors.New("for a file name a directory: troth makes the file in it")
+	}
+	switch {
+	case err == nil:
+		return s, nil
+	case strings.Contains(err.Error(), "Options.Allow"):
+		return nil, fmt.Errorf("%w (here: --accept-unsafe NAME)", err)
+	}
+	return nil, explained(ctx, err)
+}
+
+const storeOpenTimeout = 30 * time.Second
+
+// The names by which --accept-unsafe knows disks that forget or lie.
+const (
+	unsafeTmpfs   = "tmpfs"
+	unsafeNetwork = "network-disk"
+)
+
+func openDirectory(ctx context.Context, dir string, unsafe []string, log *slog.Logger) (store.Store, error) {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return nil, err
+	}
+	switch kind := diskOf(filepath.Dir(dir), dir); {
+	case kind == "" || slices.Contains(unsafe, kind):
+	case kind == unsafeTmpfs:
+		return nil, fmt.Errorf("%s is on a file system in memory: with the machine all transactions would be gone; name another directory, or say --accept-unsafe %s", dir, kind)
+	default:
+		return nil, fmt.Errorf("%s is on a disk of the network, whose locks and syncs cannot be relied on; name a directory on a disk of this machine, or a database as the store, or say --accept-unsafe %s", dir, kind)
+	}
+	s, err := embedded.Open(ctx, dir, &embedded.Options{Logger: log})
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }

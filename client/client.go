@@ -129,12 +129,9 @@ func (c *Client) submit(ctx context.Context, t *Transaction) error {
 	if !errors.Is(err, ErrRefused) {
 		return err
 	}
-	s, asked := c.Status(ctx, t.Options.GID)
+	s, asked := c.stateAfter(ctx, t, err)
 	if asked != nil {
-		if errors.Is(asked, ErrInvalid) { // a transport that cannot ask
-			return err
-		}
-		return &Error{Op: "submit", GID: t.Options.GID, Kind: ErrUnknown, Err: errors.Join(err, asked)}
+		return asked
 	}
 	switch kind := ErrFailed; {
 	case s.Pattern != "" && s.Pattern != t.Pattern:
@@ -145,8 +142,23 @@ func (c *Client) submit(ctx context.Context, t *Transaction) error {
 		kind = ErrOngoing
 		fallthrough
 	default:
-		return &Error{Op: "submit", GID: t.Options.GID, Kind: kind, Text: clip(s.Reason)}
+		return &Error{Op: "submit", GID: t.Options.GID, Kind: kind, Text: clip(s.Reason), State: s.State}
 	}
+}
+
+// stateAfter finds the state that a refusal is because of: in its words, or by asking.
+func (c *Client) stateAfter(ctx context.Context, t *Transaction, refusal error) (*Status, error) {
+	var e *Error
+	s, err := c.Status(ctx, t.Options.GID)
+	switch {
+	case err == nil:
+		return s, nil
+	case errors.As(refusal, &e) && e.State != "":
+		return &Status{GID: e.GID, State: e.State}, nil
+	case errors.Is(err, ErrInvalid): // a transport that cannot ask
+		return nil, refusal
+	}
+	return nil, &Error{Op: "submit", GID: t.Options.GID, Kind: ErrUnknown, Err: errors.Join(refusal, err)}
 }
 
 // finish submits what is decided, also for a caller whose context has ended.
@@ -175,7 +187,7 @@ func (c *Client) abort(ctx context.Context, t *Transaction) error {
 	if !errors.Is(err, ErrRefused) {
 		return err
 	}
-	if s, asked := c.Status(ctx, t.Options.GID); asked == nil && (s.State == Failed || s.State == Aborting) {
+	if s, asked := c.stateAfter(ctx, t, err); asked == nil && (s.State == Failed || s.State == Aborting) {
 		return nil
 	}
 	return err

@@ -49,6 +49,9 @@ type Error struct {
 	Kind error  // one of the Err variables of this package
 	Text string // what was answered, cut to 1 KiB; never what was sent
 	Err  error  // the cause on this side; may be nil
+
+	// State is that of the transaction, if the answer tells it: of a refusal.
+	State State
 }
 
 func (e *Error) Error() string {
@@ -98,6 +101,22 @@ const (
 	resultFailed  = "FAILURE"
 	resultOngoing = "ONGOING"
 )
+
+// stateIn finds the state in the words with which servers refuse a request.
+func stateIn(text string) State {
+	_, after, _ := strings.Cut(text, "current status '")
+	name, _, _ := strings.Cut(after, "'")
+	switch s := State(name); s {
+	case Prepared, Submitted, Aborting, Succeeded, Failed:
+		return s
+	}
+	return ""
+}
+
+// Refused makes the error of a server's refusal, with the state that its words tell.
+func Refused(op, gid, text string) *Error {
+	return &Error{Op: op, GID: gid, Kind: ErrRefused, Text: clip(text), State: stateIn(text)}
+}
 
 const textMax = 1024 // bytes of foreign text in an Error
 

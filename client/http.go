@@ -159,10 +159,14 @@ func (h *httpTransport) do(ctx context.Context, op, gid, method, to string, body
 	if err != nil {
 		return fail(ErrUnknown, "", causeOf(ctx, err))
 	}
-	if kind := kindOfAnswer(op, resp.StatusCode, answer); kind != nil {
+	switch kind := kindOfAnswer(op, resp.StatusCode, answer); kind {
+	case nil:
+		return answer, nil
+	case ErrRefused:
+		return nil, Refused(op, gid, textOf(answer))
+	default:
 		return fail(kind, textOf(answer), nil)
 	}
-	return answer, nil
 }
 
 // kindOfAnswer maps the answers of our server and of dtm's to kinds. dtm says 500 to
@@ -175,7 +179,7 @@ func kindOfAnswer(op string, status int, answer []byte) error {
 		return nil
 	case status == http.StatusTooEarly, status == http.StatusOK && result == resultOngoing:
 		return ErrOngoing
-	case status == http.StatusConflict && result == "", status == http.StatusConflict, status == http.StatusOK:
+	case status == http.StatusConflict, status == http.StatusOK:
 		return ErrRefused // or over: the caller asks which
 	case status == http.StatusNotFound:
 		return ErrNotFound

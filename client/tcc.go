@@ -57,6 +57,29 @@ func (t *TCC) GID() string { return t.gid }
 // returns it, or an error of its own: the branch is cancelled whatever became of Try.
 // ErrFailed: the participant refuses.
 func (t *TCC) Call(ctx context.Context, b TCCBranch) error {
+	return t.try(ctx, b, func(ctx context.Context, id string, payload []byte) error {
+		answer, err := t.client.callBranch(ctx, participantCall{
+			gid: t.gid, pattern: PatternTCC, branch: id, op: OpTry, url: b.Try, payload: payload,
+		})
+		if err != nil {
+			return err
+		}
+		if err := decode(answer, b.Reply); err != nil {
+			return &Error{Op: string(OpTry), GID: t.gid, URL: withoutQuery(b.Try), Kind: ErrUnknown, Err: err}
+		}
+		return nil
+	})
+}
+
+// Do is Call for a try that is made by f: a gRPC call with the interceptor of package
+// grpcclient, or a call of a library. b.Try and b.Reply are not used.
+func (t *TCC) Do(ctx context.Context, b TCCBranch, f func(ctx context.Context) error) error {
+	return t.try(ctx, b, func(ctx context.Context, id string, _ []byte) error {
+		return f(WithOutgoing(ctx, &Call{GID: t.gid, Pattern: PatternTCC, Branch: id, Op: OpTry, Server: t.client.transport.Server()}))
+	})
+}
+
+func (t *TCC) try(ctx context.Context, b TCCBranch, f func(ctx context.Context, id string, payload []byte) error) error {
 	id, err := t.ids.next()
 	var payload []byte
 	if err == nil {
@@ -71,16 +94,7 @@ func (t *TCC) Call(ctx context.Context, b TCCBranch) error {
 	if err != nil {
 		return err
 	}
-	answer, err := t.client.callBranch(ctx, participantCall{
-		gid: t.gid, pattern: PatternTCC, branch: id, op: OpTry, url: b.Try, payload: payload,
-	})
-	if err != nil {
-		return err
-	}
-	if err := decode(answer, b.Reply); err != nil {
-		return &Error{Op: "try", GID: t.gid, URL: withoutQuery(b.Try), Kind: ErrUnknown, Err: err}
-	}
-	return nil
+	return f(ctx, id, payload)
 }
 
 // decide announces a TCC or XA, runs the program's part, and submits or aborts. The

@@ -63,8 +63,8 @@ func (t *Transaction) CustomData() (string, error) {
 	switch {
 	case t.Pattern == PatternWorkflow && t.Name != "":
 		custom = customWorkflow{t.Name, t.Input}
-	case t.Pattern == PatternMessage && t.Delay > 0:
-		custom = map[string]int64{"delay": seconds(t.Delay)}
+	case t.Pattern == PatternMessage && (t.Delay > 0 || t.Concurrent):
+		custom = map[string]any{"delay": seconds(t.Delay), "concurrent": t.Concurrent}
 	case t.Pattern == PatternSaga && t.Concurrent:
 		orders := make(map[string][]int, len(t.Orders))
 		for step, after := range t.Orders {

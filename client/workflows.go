@@ -144,10 +144,10 @@ func (ws *Workflows) tellEnd(ctx context.Context, t *Transaction) error {
 	if !errors.Is(err, ErrRefused) {
 		return err
 	}
-	s, asked := ws.client.Status(ctx, t.Options.GID)
+	s, asked := ws.client.stateAfter(ctx, t, err)
 	switch {
 	case asked != nil:
-		return errors.Join(err, asked)
+		return asked
 	case s.State == Failed && t.Failed, s.State == Succeeded && !t.Failed:
 		return nil
 	case s.State.Over():

@@ -18,6 +18,7 @@ func (e *Engine) call(d *driver, m *machine, branch int) {
 	e.mu.Unlock()
 	e.wg.Go(func() {
 		defer e.release(d)
+		e.steer.pause()
 		a, text := e.callOnce(c)
 		if e.ctx.Err() == nil { // else the engine was closed, and the answer was not waited for
 			d.answered(m, branch, c.URL, a, text)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -119,6 +120,8 @@ func (saga) missed(m *machine, branch int, a Answer, text string) bool {
 		b.State = store.BranchFailed
 	} else if limit := m.t.Options.RetryLimit; a == Ongoing || limit == 0 || m.pass.tried[branch] <= limit {
 		return false
+	} else { // the branch keeps what it said
+		text = fmt.Sprintf("RetryCount is greater than RetryLimit, RetryLimit: %d", limit) // dtm's words
 	}
 	if m.t.State == store.Submitted {
 		m.giveUp(store.Aborting, text)

@@ -37,6 +37,12 @@ func (s *steer) ahead() (age, delay time.Duration) {
 
 func (*steer) loop() bool { return false }
 
+// pause leaves a suite the time to look at a transaction that it has just submitted, and
+// that is over within a millisecond otherwise.
+func (*steer) pause() { time.Sleep(lookTime) }
+
+const lookTime = 20 * time.Millisecond
+
 func (s *steer) passed(gid string) {
 	for {
 		select {

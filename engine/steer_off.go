@@ -15,5 +15,8 @@ func (*steer) ahead() (age, delay time.Duration) { return 0, 0 }
 // loop reports whether due work is sought in the background.
 func (*steer) loop() bool { return true }
 
+// pause comes before each call.
+func (*steer) pause() {}
+
 // passed is told of the end of each pass.
 func (*steer) passed(string) {}

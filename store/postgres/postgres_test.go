@@ -51,3 +51,12 @@ func TestStore(t *testing.T) {
 }
 
 func BenchmarkSaga(b *testing.B) { storetest.Bench(b, openNew) }
+
+// What the store confirmed outlives the server's death, and nothing is there by halves.
+func TestServerKilled(t *testing.T) {
+	t.Parallel()
+	server := dbtest.SharedPostgres(t, 1)
+	server.MustOwn(t)
+	s := open(t, database(t, server.NewDatabase(t)), nil)
+	storetest.Kills(t, s, server, 3)
+}

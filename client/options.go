@@ -91,7 +91,7 @@ func (o *Options) check() error {
 	return nil
 }
 
-// seconds rounds up.
-func seconds(d time.Duration) int64 {
+// Seconds is a duration as dtm's protocols carry it: whole seconds, rounded up.
+func Seconds(d time.Duration) int64 {
 	return int64((d + time.Second - 1) / time.Second)
 }

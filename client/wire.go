@@ -32,8 +32,8 @@ func wireOf(t *Transaction, extra map[string]string) (*wireTransaction, error) {
 	o := &t.Options
 	w := &wireTransaction{
 		GID: o.GID, TransType: t.Pattern, QueryPrepared: t.QueryPrepared, Reason: t.Reason, Extra: extra,
-		Wait: o.Wait, TimeoutToFail: seconds(o.TimeoutToFail), RetryInterval: seconds(o.RetryInterval),
-		RequestTimeout: seconds(o.RequestTimeout), RetryLimit: o.RetryLimit, Headers: o.Headers, Concurrent: t.Concurrent,
+		Wait: o.Wait, TimeoutToFail: Seconds(o.TimeoutToFail), RetryInterval: Seconds(o.RetryInterval),
+		RequestTimeout: Seconds(o.RequestTimeout), RetryLimit: o.RetryLimit, Headers: o.Headers, Concurrent: t.Concurrent,
 	}
 	for _, s := range t.Steps {
 		if !utf8.Valid(s.Payload) {
@@ -64,7 +64,7 @@ func (t *Transaction) CustomData() (string, error) {
 	case t.Pattern == PatternWorkflow && t.Name != "":
 		custom = customWorkflow{t.Name, t.Input}
 	case t.Pattern == PatternMessage && (t.Delay > 0 || t.Concurrent):
-		custom = map[string]any{"delay": seconds(t.Delay), "concurrent": t.Concurrent}
+		custom = map[string]any{"delay": Seconds(t.Delay), "concurrent": t.Concurrent}
 	case t.Pattern == PatternSaga && t.Concurrent:
 		orders := make(map[string][]int, len(t.Orders))
 		for step, after := range t.Orders {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/troth-tx/troth/internal/faultpoint"
 	"github.com/troth-tx/troth/store"
 )
 
@@ -38,7 +39,9 @@ func (e *Engine) callOnce(c Call) (Answer, string) {
 	ctx, cancel := context.WithTimeout(e.ctx, c.Timeout)
 	defer cancel()
 	began := time.Now()
+	faultpoint.Hit("server.call.before")
 	a, text := e.caller.Call(ctx, c)
+	faultpoint.Hit("server.call.answered")
 	if f := e.cfg.Observer.Called; f != nil {
 		f(c.Pattern, c.Op, a, time.Since(began))
 	}

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/troth-tx/troth/internal/faultpoint"
 	"github.com/troth-tx/troth/internal/mistake"
 	"github.com/troth-tx/troth/store"
 )
@@ -114,9 +115,11 @@ func (d *driver) create(ctx context.Context, t *store.Transaction, drive bool) (
 	} else {
 		t.Due = m.rules.wake(m)
 	}
+	faultpoint.Hit("server.create.before")
 	if err := d.engine.store.Create(ctx, t); err != nil {
 		return nil, err
 	}
+	faultpoint.Hit("server.create.answered")
 	if f := d.engine.cfg.Observer.Created; f != nil {
 		f(t.Pattern)
 	}
@@ -308,7 +311,9 @@ func (d *driver) saveLocked(ctx context.Context, added int) error {
 	defer cancel()
 	t := d.m.t
 	t.Updated = d.engine.cfg.Now()
+	faultpoint.Hit("server.save.before")
 	err := d.engine.store.Save(ctx, t, added)
+	faultpoint.Hit("server.save.answered")
 	if err == nil {
 		return nil
 	}
@@ -333,6 +338,7 @@ func (d *driver) restLocked() {
 	} else {
 		d.engine.scheduler.wakeAt(t.Due)
 	}
+	faultpoint.Hit("server.passed")
 	d.endPassLocked(t.State, t.Reason)
 	d.engine.steer.passed(d.gid)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/troth-tx/troth/internal/faultpoint"
 )
 
 // A scheduler finds what is due and hands it to drivers. It asks the store when there is
@@ -28,7 +30,9 @@ func (s *scheduler) run(ctx context.Context) {
 		s.leave() // there is room: how much is seen below
 		now := e.cfg.Now()
 		limit := min(e.cfg.ClaimMax, cap(s.places)-len(s.places))
+		faultpoint.Hit("server.claim.before")
 		due, err := e.store.Claim(ctx, now, e.limits.Lease, limit)
+		faultpoint.Hit("server.claim.answered")
 		if err != nil && ctx.Err() == nil {
 			e.cfg.Logger.WarnContext(ctx, "due transactions not read", "err", err)
 		}

@@ -48,7 +48,7 @@ var plans = sync.OnceValue(func() []plan {
 
 var known = sync.OnceValue(func() map[string]bool {
 	names := make(map[string]bool)
-	for _, p := range Points() {
+	for _, p := range append(Points(), ServerPoints()...) {
 		names[p.Name] = true
 	}
 	return names

@@ -129,22 +129,24 @@ func hit(n ast.Node) string {
 	return text
 }
 
+func all() []faultpoint.Point { return append(faultpoint.Points(), faultpoint.ServerPoints()...) }
+
 func names() map[string]bool {
-	all := make(map[string]bool)
-	for _, p := range faultpoint.Points() {
-		all[p.Name] = true
+	named := make(map[string]bool)
+	for _, p := range all() {
+		named[p.Name] = true
 	}
-	return all
+	return named
 }
 
 // The list and the code name the same points, each once in both.
 func TestPointsAreThoseOfTheCode(t *testing.T) {
 	t.Parallel()
 	listed := names()
-	if n := len(faultpoint.Points()); n != len(listed) {
+	if n := len(all()); n != len(listed) {
 		t.Errorf("%d points have %d names", n, len(listed))
 	}
-	for _, p := range faultpoint.Points() {
+	for _, p := range all() {
 		if p.Reach == "" {
 			t.Errorf("%s: nothing says how to reach it", p.Name)
 		}

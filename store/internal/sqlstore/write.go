@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/troth-tx/troth/internal/faultpoint"
 )
 
 // triesMax is how often a transaction of the database is tried that ended in a
@@ -189,10 +191,12 @@ func (w *writer) tryOnce(ctx context.Context, f func(ctx context.Context, s *ses
 	}
 	commit, err := f(ctx, s)
 	if err == nil && commit {
+		faultpoint.Hit("store.commit.before")
 		if _, err := s.execOnce(ctx, "COMMIT"); err != nil {
 			w.drop()
 			return false, &commitError{err}
 		}
+		faultpoint.Hit("store.commit.answered")
 		return false, nil
 	}
 	if _, rollbackErr := s.execOnce(ctx, "ROLLBACK"); rollbackErr != nil {

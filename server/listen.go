@@ -10,9 +10,15 @@ import (
 	"syscall"
 )
 
-// admissible refuses addresses where anybody could reach a server that asks nobody
-// who they are (S3).
-func admissible(cfg Config, open bool) error {
+// open reports whether nobody has to say who they are.
+func (cfg Config) open() bool { return cfg.Tokens == nil && cfg.TLS.ClientCAFile == "" }
+
+// Admissible refuses addresses where anybody could reach a server that asks nobody who
+// they are (S3), and settings that contradict each other. New asks it too; before, it
+// tells whether opening a store is worth while.
+func (cfg Config) Admissible() error {
+	setDefault(&cfg.HTTPAddr, HTTPAddrDefault)
+	setDefault(&cfg.GRPCAddr, GRPCAddrDefault)
 	if cfg.TLS.ClientCAFile != "" && cfg.TLS.CertFile == "" {
 		return errors.New("server: client certificates need a certificate of the server's own: set --tls-cert and --tls-key")
 	}
@@ -23,7 +29,7 @@ func admissible(cfg Config, open bool) error {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			return fmt.Errorf("server: the address %q: write host:port, such as 127.0.0.1:36789 or :36789", addr)
 		}
-		if open && !cfg.Insecure && !loopback(addr) {
+		if cfg.open() && !cfg.Insecure && !loopback(addr) {
 			return fmt.Errorf("server: %s can be reached from other machines, and nobody would have to say who they are: "+
 				"set --tokens FILE (see: troth server token --help) or --client-ca FILE, or listen on 127.0.0.1; --insecure if anybody may do anything", addr)
 		}

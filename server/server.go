@@ -124,10 +124,10 @@ func New(cfg Config) (*Server, error) {
 	}
 	setDefault(&cfg.HTTPAddr, HTTPAddrDefault)
 	setDefault(&cfg.GRPCAddr, GRPCAddrDefault)
-	open := cfg.Tokens == nil && cfg.TLS.ClientCAFile == ""
-	if err := admissible(cfg, open); err != nil {
+	if err := cfg.Admissible(); err != nil {
 		return nil, err
 	}
+	open := cfg.open()
 	cfg.Limits.setDefaults(loopback(cfg.HTTPAddr) && loopback(cfg.GRPCAddr))
 
 	s := &Server{cfg: cfg, limits: cfg.Limits, log: cfg.Logger, meter: cfg.Meter, failed: make(chan error, 2)}

@@ -34,6 +34,11 @@ Something is stuck or looks wrong? In this order:
 doctor, indoubt and tx end nothing and roll nothing back. Programs that use troth
 recover by themselves every few seconds: usually there is nothing to decide.
 
+Transactions across services have a server, and commands of their own:
+
+  troth serve            run the server; it needs nothing else
+  troth server list      its transactions: what is stuck, and why
+
 Name the databases once, in troth.yaml ("troth help config"), or each time:
 
   troth indoubt --domain bank \
@@ -57,6 +62,8 @@ File: troth.yaml, or what --config or TROTH_CONFIG names
   register: file:/var/lib/bank/log  # only if the program sets Config.Register
   output: table                     # or json
   timeout: 30s
+  serve:                            # see troth serve --help
+    store: /var/lib/troth
 
 A file that holds a password must be yours alone: chmod 600 troth.yaml
 
@@ -104,7 +111,7 @@ func newRootCommand(a *app) *cobra.Command {
 		newDoctorCommand(a), newInDoubtCommand(a), newTxCommand(a), newRecoverCommand(a), newResolveCommand(a),
 		newVersionCommand(a), &cobra.Command{Use: "config", Short: "how to name databases and the other settings", Long: configLong},
 	)
-	root.AddCommand(newServeCommand(a))
+	root.AddCommand(newServeCommand(a), newServerCommand(a))
 	root.AddCommand(newDemoCommand(), newBenchCommand()) // they start servers of their own and read no settings
 	return root
 }

@@ -107,6 +107,9 @@ func (a *app) startServer(ctx context.Context, s settings, c serveConfig, log *s
 			return nil, usagef("--tokens: %w", err)
 		}
 	}
+	if err := c.server.Admissible(); err != nil {
+		return nil, &exitError{Code: exitUsage, Err: err}
+	}
 	caller, err := a.newCaller(ctx, c, log)
 	if err != nil {
 		return nil, err

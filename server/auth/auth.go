@@ -35,7 +35,8 @@ func (r Role) String() string {
 	return fmt.Sprintf("unknown (%d)", uint8(r))
 }
 
-func parseRole(name string) (Role, bool) {
+// ParseRole finds a role by its name.
+func ParseRole(name string) (Role, bool) {
 	for r := Client; r <= Admin; r++ {
 		if r.String() == name {
 			return r, true

@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // The limits of a file of tokens.
@@ -68,11 +70,11 @@ func (t *table) add(fields []string) error {
 		return errLine
 	}
 	e := entry{name: fields[0]}
-	if len(e.name) > nameSizeMax {
-		return fmt.Errorf("the principal's name has %d bytes, the limit is %d", len(e.name), nameSizeMax)
+	if !ValidName(e.name) {
+		return fmt.Errorf("the principal's name is not 1 to %d bytes that can be printed", nameSizeMax)
 	}
 	var ok bool
-	if e.role, ok = parseRole(fields[1]); !ok {
+	if e.role, ok = ParseRole(fields[1]); !ok {
 		return errors.New("the role is none of client, operator, admin")
 	}
 	if fields[2] == "certificate" && len(fields) == 3 {
@@ -94,6 +96,13 @@ func (t *table) add(fields []string) error {
 	}
 	t.tokens = append(t.tokens, e)
 	return nil
+}
+
+// ValidName reports whether a principal may have a name: 1 to 64 bytes without spaces,
+// and not a comment.
+func ValidName(name string) bool {
+	return len(name) > 0 && len(name) <= nameSizeMax && name[0] != '#' && utf8.ValidString(name) &&
+		!strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) })
 }
 
 // Line is the line of the file for a token.

@@ -135,7 +135,7 @@ func (t *Tokens) byCertificate(c *x509.Certificate) (Caller, error) {
 	case len(c.URIs) > 0:
 		name = c.URIs[0].String()
 	}
-	if name == "" || len(name) > nameSizeMax || strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+	if !ValidName(name) {
 		return Caller{}, ErrWrong
 	}
 	role, ok := t.current().certificates[name]

@@ -81,10 +81,13 @@ func (e *Engine) Submit(ctx context.Context, r Request) error {
 // Abort goes back with a transaction that was prepared. With wait it returns when the
 // first pass has ended.
 func (e *Engine) Abort(ctx context.Context, gid, reason string, wait bool) error {
+	over := false // a message is, at once: no pass begins that could be waited for
 	end, err := e.change(ctx, gid, func(t *store.Transaction, now time.Time) (changed, drive bool, err error) {
-		return abort(t, cut(reason, e.limits.ErrorMax), now)
+		changed, drive, err = abort(t, cut(reason, e.limits.ErrorMax), now)
+		over = t.State.Over()
+		return changed, drive, err
 	})
-	if err != nil || !wait {
+	if err != nil || !wait || over {
 		return err
 	}
 	return e.await(ctx, end, store.Failed)

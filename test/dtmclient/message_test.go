@@ -3,6 +3,7 @@ package dtmclient_test
 import (
 	"database/sql"
 	"errors"
+	"net/http"
 	"net/url"
 	"testing"
 	"time"
@@ -185,6 +186,28 @@ func (w *world) subscribe(t *testing.T, topic, address string) {
 		return
 	}
 	w.get(t, "/subscribe?"+url.Values{"topic": {topic}, "url": {address}}.Encode(), nil)
+}
+
+func (w *world) deleteTopic(t *testing.T, topic string) {
+	t.Helper()
+	if w.protocol == "grpc" {
+		if _, err := dtmgimp.MustGetDtmClient(w.rpc).DeleteTopic(t.Context(), &dtmgpb.DtmTopicRequest{Topic: topic}); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, w.http+"/topic/"+topic, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
+	}
 }
 
 func (w *world) toTopic(gid, topic string) error {

@@ -31,13 +31,13 @@ type flow struct {
 func workflows(t *testing.T, test func(t *testing.T, f *flow)) {
 	t.Helper()
 	for _, p := range []string{"http", "grpc"} {
-		t.Run(p, func(t *testing.T) { test(t, newFlow(t, p)) })
+		t.Run(p, func(t *testing.T) { test(t, newFlow(t, sharedServer(t), p)) })
 	}
 }
 
-func newFlow(t *testing.T, protocol string) *flow {
+func newFlow(t *testing.T, s *server, protocol string) *flow {
 	t.Helper()
-	f := &flow{world: newWorld(t, sharedServer(t), protocol), conn: map[*bank]*grpc.ClientConn{}}
+	f := &flow{world: newWorld(t, s, protocol), conn: map[*bank]*grpc.ClientConn{}}
 	for _, b := range []*bank{f.athos, f.porthos} {
 		conn, err := grpc.NewClient(b.rpc, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUnaryInterceptor(workflow.Interceptor))
 		if err != nil {

@@ -197,8 +197,10 @@ func TestTopicsAreShown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, later())
 	for _, c := range [][2]string{
-		{"subscribe?url=u", "empty topic"}, {"subscribe?topic=t", "empty url"},
-		{"unsubscribe?url=u", "empty topic"}, {"unsubscribe?topic=t", "empty url"},
+		{"subscribe?url=u", "empty topic"},
+		{"subscribe?topic=t", "empty url"},
+		{"unsubscribe?url=u", "empty topic"},
+		{"unsubscribe?topic=t", "empty url"},
 		{"unsubscribe?topic=t&url=u", "no such a topic"},
 		{"subscribe?url=u&topic=" + strings.Repeat("t", 129), "the limit is 128"},
 		{"subscribe?topic=t&url=" + strings.Repeat("u", 1025), "the limit is 1024"},

@@ -100,8 +100,10 @@ func (o *options) stored() (store.Options, error) {
 		name  string
 		value int64
 	}{
-		{"timeout_to_fail", o.TimeoutToFail}, {"request_timeout", o.RequestTimeout},
-		{"retry_interval", o.RetryInterval}, {"retry_limit", o.RetryLimit},
+		{"timeout_to_fail", o.TimeoutToFail},
+		{"request_timeout", o.RequestTimeout},
+		{"retry_interval", o.RetryInterval},
+		{"retry_limit", o.RetryLimit},
 	} {
 		if f.value < 0 {
 			return store.Options{}, fmt.Errorf("%s is %d: it cannot be negative", f.name, f.value)

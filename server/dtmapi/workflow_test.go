@@ -83,8 +83,11 @@ func TestWorkflowErrorsAreNoJSON(t *testing.T) {
 	w := newWorld(t, later())
 	w.prepared("tcc", "tcc")
 	for _, body := range []any{
-		"hello", "", "{}", obj{"gid": "g", "trans_type": "saga"}, obj{"gid": "", "trans_type": "workflow"},
-		obj{"gid": "tcc", "trans_type": "workflow"}, `{"gid":1}`, strings.Repeat("x", 9<<20),
+		"hello", "", "{}",
+		obj{"gid": "g", "trans_type": "saga"},
+		obj{"gid": "", "trans_type": "workflow"},
+		obj{"gid": "tcc", "trans_type": "workflow"},
+		`{"gid":1}`, strings.Repeat("x", 9<<20),
 	} {
 		a := w.post("prepareWorkflow", body)
 		if a.status < 400 || json.Valid([]byte(a.body)) || a.body == "" {

@@ -23,7 +23,7 @@ func mustOpen(tb testing.TB, dir string) *Store {
 }
 
 func BenchmarkSaga(b *testing.B) {
-	storetest.Bench(b, func(tb testing.TB) store.Store { return mustOpen(tb, tb.TempDir()+"/s") })
+	storetest.Bench(b, func(tb testing.TB) store.Store { return mustOpen(tb, tb.TempDir()+"/s") }, "")
 }
 
 func TestStore(t *testing.T) {

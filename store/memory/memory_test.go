@@ -14,5 +14,5 @@ func TestStore(t *testing.T) {
 }
 
 func BenchmarkSaga(b *testing.B) {
-	storetest.Bench(b, func(testing.TB) store.Store { return memory.New() })
+	storetest.Bench(b, func(testing.TB) store.Store { return memory.New() }, "")
 }

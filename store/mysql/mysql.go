@@ -26,7 +26,9 @@ type Options struct {
 
 	// Writers is how many transactions of the database write at a time, each with many
 	// callers' changes, and on a connection of its own. One more connection does other
-	// work. Defaults to 4.
+	// work. More of them make smaller batches, which costs both sides: raise it only
+	// where the server is far away or slow to sync, and has processors to spare.
+	// Defaults to 1.
 	Writers int
 
 	// Timeout is how long one transaction of the database may take. Defaults to 30 s.

@@ -15,13 +15,14 @@ import (
 
 // Bench measures sagas: each is a Create with 4 branches of about 200 bytes, two Saves
 // and a last one that ends it, at 1, 8 and 64 goroutines. cpu-µs/saga is what this
-// process takes of the processors, in user and system mode; that of a server is not in it.
-func Bench(b *testing.B, open func(testing.TB) store.Store) {
+// process takes of the processors, in user and system mode; server-cpu-µs/saga is what the
+// processes take that work in serverDir, the directory of a database server.
+func Bench(b *testing.B, open func(testing.TB) store.Store, serverDir string) {
 	for _, workers := range []int{1, 8, 64} {
 		b.Run(fmt.Sprintf("goroutines=%d", workers), func(b *testing.B) {
 			s := open(b)
 			run := rand.Uint64()
-			began, cpu := time.Now(), cpuTime(b)
+			began, cpu, server := time.Now(), cpuTime(b), CPUOf(serverDir)
 			b.ResetTimer()
 			var wg sync.WaitGroup
 			for w := range workers {
@@ -37,6 +38,9 @@ func Bench(b *testing.B, open func(testing.TB) store.Store) {
 			wg.Wait()
 			b.StopTimer()
 			b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "sagas/s")
+			if serverDir != "" {
+				b.ReportMetric(float64((CPUOf(serverDir)-server).Microseconds())/float64(b.N), "server-cpu-µs/saga")
+			}
 			b.ReportMetric(float64((cpuTime(b)-cpu).Microseconds())/float64(b.N), "cpu-µs/saga")
 		})
 	}

@@ -31,9 +31,18 @@ func (Postgres) versionColumns() string {
 		" tstamp timestamp NOT NULL DEFAULT now()"
 }
 
-// setup: what is confirmed is on disk, whatever the server's default; a stricter one stays.
+// setup: what is confirmed is on disk, whatever the server's default; a stricter one
+// stays. All that a writer does goes by an index, also before the server has counted
+// the rows, and its plans need not be made anew.
 func (Postgres) setup() []string {
-	return []string{"SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"}
+	return []string{
+		"SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
+		"SET plan_cache_mode = force_generic_plan",
+		"SET enable_seqscan = off",
+		"SET enable_hashjoin = off",
+		"SET enable_mergejoin = off",
+		"SET jit = off",
+	}
 }
 
 func (Postgres) prepares() bool { return false } // pgx does

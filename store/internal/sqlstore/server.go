@@ -24,7 +24,7 @@ type ServerOptions struct {
 // Open opens a store on a server.
 func Open(ctx context.Context, d Dialect, db *sql.DB, o ServerOptions) (*Store, error) {
 	if o.Writers <= 0 {
-		o.Writers = 4
+		o.Writers = 1
 	}
 	if o.Timeout <= 0 {
 		o.Timeout = 30 * time.Second

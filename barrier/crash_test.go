@@ -15,26 +15,23 @@ import (
 	"github.com/troth-tx/troth/internal/dbtest"
 )
 
+// mortal is a server that may be killed.
+type mortal interface {
+	Kill() error
+	Restart(ctx context.Context) error
+}
+
 // killable are servers that only the tests in this file use.
 var killable = []struct {
 	name string
-	open func(t *testing.T) (w *world, server interface {
-		Kill() error
-		Restart(ctx context.Context) error
-	})
+	open func(t *testing.T) (*world, mortal)
 }{
-	{"postgres", func(t *testing.T) (*world, interface {
-		Kill() error
-		Restart(ctx context.Context) error
-	}) {
+	{"postgres", func(t *testing.T) (*world, mortal) {
 		server := dbtest.SharedPostgres(t, 1)
 		server.MustOwn(t)
 		return newWorld(t, barrier.PostgreSQL, "pgx", server.NewDatabase(t), ""), server
 	}},
-	{"mariadb", func(t *testing.T) (*world, interface {
-		Kill() error
-		Restart(ctx context.Context) error
-	}) {
+	{"mariadb", func(t *testing.T) (*world, mortal) {
 		server := dbtest.SharedMariaDB(t, 2)
 		server.MustOwn(t)
 		return newWorld(t, barrier.MySQL, "mysql", server.NewDatabase(t), ""), server

@@ -127,18 +127,21 @@ func shareSteps(t *testing.T, w *world, first, second client) {
 	}{
 		{[]barrier.Op{"action", "action", "action"}, map[barrier.Op]int{"action": 1}, "01/action/01=action"},
 		{
-			[]barrier.Op{"action", "compensate", "compensate", "action"}, map[barrier.Op]int{"action": 1, "compensate": 1},
+			[]barrier.Op{"action", "compensate", "compensate", "action"},
+			map[barrier.Op]int{"action": 1, "compensate": 1},
 			"01/action/01=action 01/compensate/01=compensate",
 		},
 		{[]barrier.Op{"compensate", "action", "compensate"}, nil, "01/action/01=compensate 01/compensate/01=compensate"},
 		{[]barrier.Op{"cancel", "try"}, nil, "01/try/01=cancel 01/cancel/01=cancel"},
 		{
-			[]barrier.Op{"try", "confirm", "confirm"}, map[barrier.Op]int{"try": 1, "confirm": 1},
+			[]barrier.Op{"try", "confirm", "confirm"},
+			map[barrier.Op]int{"try": 1, "confirm": 1},
 			"01/try/01=try 01/confirm/01=confirm",
 		},
 		{[]barrier.Op{"rollback", "action"}, nil, "01/action/01=rollback 01/rollback/01=rollback"},
 		{
-			[]barrier.Op{"action", "rollback", "rollback"}, map[barrier.Op]int{"action": 1, "rollback": 1},
+			[]barrier.Op{"action", "rollback", "rollback"},
+			map[barrier.Op]int{"action": 1, "rollback": 1},
 			"01/action/01=action 01/rollback/01=rollback",
 		},
 	} {

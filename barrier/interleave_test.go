@@ -183,7 +183,7 @@ func (s *schedule) settle(t *testing.T) {
 // allBusy reports whether none has entered since it was looked at.
 func (s *schedule) allBusy() bool {
 	for _, done := range s.entering {
-		if done != nil && len(done) > 0 {
+		if len(done) > 0 {
 			return false
 		}
 	}

@@ -94,7 +94,7 @@ func (b Bound) enter(ctx context.Context, s Step) (Verdict, error) {
 }
 
 // claimed is what claim returns for a row that is new.
-const claimed Op = ""
+const claimed = ""
 
 // claim writes the row of op and returns claimed, or, if it is there, the operation that
 // wrote it.

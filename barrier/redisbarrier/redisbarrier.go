@@ -40,7 +40,7 @@ import (
 	"github.com/troth-tx/troth/barrier"
 )
 
-// ErrRefused: the business said no, with no change made; the step may come again. A
+// ErrRefused is the error of a step whose business said no, with no change made; the step may come again. A
 // participant answers failure if nothing can change that.
 var ErrRefused = errors.New("redisbarrier: refused")
 

@@ -1,6 +1,7 @@
 package redisbarrier_test
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"math"
@@ -20,8 +21,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	redis.SetLogger(silent{}) // servers are killed here
 	dbtest.Main(m)
 }
+
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
 
 type world struct {
 	*redisbarrier.Barrier
@@ -315,6 +321,11 @@ func TestServerKilled(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
 	w.set(t, "account", "0")
+	// A client that hides no error.
+	client := redis.NewClient(&redis.Options{Addr: w.server.Addr(), MaxRetries: -1, DialerRetries: 1})
+	t.Cleanup(func() { _ = client.Close() })
+	b, err := redisbarrier.New(client, nil)
+	must(t, err)
 	const steps = 60
 	var wg sync.WaitGroup
 	stop := make(chan struct{})
@@ -336,14 +347,15 @@ func TestServerKilled(t *testing.T) {
 		s := step(t, rand.Text(), barrier.Action)
 		deadline := time.Now().Add(60 * time.Second)
 		for {
-			if _, err := w.Adjust(t.Context(), s, "account", 1); err == nil {
+			if _, err := b.Adjust(t.Context(), s, "account", 1); err == nil {
 				break
 			} else if time.Now().After(deadline) {
 				t.Fatal(err)
 			}
 			failures++
+			time.Sleep(2 * time.Millisecond) // leaves the processor to the server's start
 		}
-		if _, err := w.Adjust(t.Context(), s, "account", 1); err != nil {
+		if _, err := b.Adjust(t.Context(), s, "account", 1); err != nil {
 			failures++
 		}
 		time.Sleep(mathrand.N(5 * time.Millisecond)) // lets kills fall between the calls, too

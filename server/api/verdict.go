@@ -43,8 +43,8 @@ func waiting(t *store.Transaction, now time.Time) string {
 		return text + fmt.Sprintf("the sender has announced it and not submitted; unless it does, %s is asked %s whether it committed; nothing to do", place(t.QueryPrepared), next)
 	case store.Workflow:
 		if t.Attempts > 0 {
-			return text + fmt.Sprintf("the workflow runs in its program, and %s could not resume it (%s failed); it is called again %s; mend the program if it is down",
-				place(t.QueryPrepared), times(t.Attempts), next)
+			return text + fmt.Sprintf("the workflow runs in its program, and %s could not resume it (the last %s failed); it is called again %s; mend the program if it is down",
+				place(t.QueryPrepared), attempts(t.Attempts), next)
 		}
 		return text + fmt.Sprintf("the workflow runs in its program, %s so far; if it does not end, %s is called %s to resume it; nothing to do", steps(t), place(t.QueryPrepared), next)
 	case store.TCC, store.XA:
@@ -79,7 +79,11 @@ func onItsWay(t *store.Transaction, now time.Time, decision string) string {
 	if t.Due.After(now) && !t.Leased {
 		next = "in " + roughly(t.Due.Sub(now))
 	}
-	return text + fmt.Sprintf("; tried again %s, and for ever; mend the participant, or retry now once it is well", next)
+	text += "; tried again " + next
+	if limit := t.Options.TimeoutToFail; t.Pattern == store.Saga && t.State == store.Submitted && limit > 0 {
+		return text + fmt.Sprintf("; if it is not over in %s it goes back by itself; nothing to decide", roughly(t.Created.Add(limit).Sub(now)))
+	}
+	return text + ", and for ever; mend the participant, or retry now once it is well"
 }
 
 // failed is about a transaction that did not come about.

@@ -32,7 +32,9 @@ func (SQLite) setup() []string      { return nil }
 func (SQLite) prepares() bool       { return true }
 func (SQLite) begin() string        { return "BEGIN IMMEDIATE" }
 func (SQLite) bind(s string) string { return s }
-func (SQLite) again(error) bool     { return false }
+
+// again: a transaction was taken for new and is not.
+func (SQLite) again(err error) bool { return sqliteCode(err) == 19 } // SQLITE_CONSTRAINT
 
 // broken: after an error of a write or a sync it is not known what the medium has. What
 // is read again may be a copy in memory, so only a new process can find out.

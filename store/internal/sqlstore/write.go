@@ -67,8 +67,10 @@ func (w *writer) commit(ops []*op) (b *batch, err error) {
 		return nil, err
 	}
 	var seq int64
+	tries := 0
 	err = w.transact(func(ctx context.Context, s *session) (bool, error) {
-		places, err := w.lookup(ctx, s, ops)
+		tries++
+		places, err := w.lookup(ctx, s, ops, tries == 1)
 		if err != nil {
 			return false, err
 		}
@@ -83,14 +85,16 @@ func (w *writer) commit(ops []*op) (b *batch, err error) {
 	return b, err
 }
 
-// lookup finds out where the transactions of a batch are.
-func (w *writer) lookup(ctx context.Context, s *session, ops []*op) (map[string]place, error) {
+// lookup finds out where the transactions of a batch are. It does not ask for new ones if
+// hope is set and nobody else can have made them: then the insertion fails if they are
+// there, which is rare, and costs another try.
+func (w *writer) lookup(ctx context.Context, s *session, ops []*op, hope bool) (map[string]place, error) {
 	places := make(map[string]place, len(ops))
 	w.gids = w.gids[:0]
 	for _, o := range ops {
 		if at, ok := w.known.get(o.gid); ok {
 			places[o.gid] = at
-		} else {
+		} else if !(o.create && hope && w.store.cfg.Sole) {
 			w.gids = append(w.gids, o.gid)
 		}
 	}

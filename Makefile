@@ -101,6 +101,10 @@ demo: setup ## watch transactions survive crashes, on throw-away servers
 bench: setup ## measure, on throw-away servers
 	go run ./cmd/troth bench
 
+.PHONY: bench-server
+bench-server: setup ## measure troth serve, beside dtm if its program is given with DTM=path
+	go run ./internal/bench/serverbench $(if $(DTM),-dtm $(DTM)) $(BENCH_FLAGS)
+
 .PHONY: ci
 ci: ## what CI runs
 	bash .ci/run

@@ -180,7 +180,7 @@ func (e *Engine) change(ctx context.Context, gid string, c change) (end *passEnd
 func told(err error) error {
 	var state *StateError
 	switch {
-	case err == nil, errors.As(err, &state), errors.Is(err, store.ErrExists):
+	case err == nil, errors.As(err, &state), errors.Is(err, store.ErrExists), errors.Is(err, ErrInvalid):
 		return err
 	case errors.Is(err, store.ErrNotFound):
 		return ErrNotFound

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/troth-tx/troth/internal/mistake"
@@ -101,14 +102,25 @@ func abort(t *store.Transaction, reason string, now time.Time) (changed, drive b
 	return true, false, nil
 }
 
+// registered are the operations that callers may add, by pattern. A message and a saga
+// come with theirs.
+var registered = map[store.Pattern][]store.Op{
+	store.TCC:      {store.Confirm, store.Cancel},
+	store.XA:       {store.Commit, store.Rollback},
+	store.Workflow: {store.Action, store.Compensate, store.Confirm, store.Cancel, store.Commit, store.Rollback, store.Business},
+}
+
 // register adds branches while the caller may still go either way. A workflow that
 // records a step is alive: it is not resumed for another timeout.
 func register(branches []store.Branch, timeout time.Duration) change {
 	return func(t *store.Transaction, now time.Time) (changed, drive bool, err error) {
-		if t.State != store.Prepared || t.Pattern == store.Message || t.Pattern == store.Saga {
+		if t.State != store.Prepared || len(registered[t.Pattern]) == 0 {
 			return false, false, refused(t, "register")
 		}
 		for _, b := range branches {
+			if !slices.Contains(registered[t.Pattern], b.Op) {
+				return false, false, fmt.Errorf("%w: branch %s: a %v has no %v", ErrInvalid, b.ID, t.Pattern, b.Op)
+			}
 			for i := range t.Branches {
 				if t.Branches[i].ID == b.ID && t.Branches[i].Op == b.Op {
 					return false, false, store.ErrExists

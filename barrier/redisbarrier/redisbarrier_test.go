@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	mathrand "math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -326,44 +327,47 @@ func TestServerKilled(t *testing.T) {
 	t.Cleanup(func() { _ = client.Close() })
 	b, err := redisbarrier.New(client, nil)
 	must(t, err)
-	const steps = 60
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	wg.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(mathrand.N(40 * time.Millisecond)):
-			}
+	const kills = 10
+	stepped, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for range kills {
+			<-stepped // at least one step between two kills
+			time.Sleep(mathrand.N(30 * time.Millisecond))
 			if err := errors.Join(w.server.Kill(), w.server.Restart(t.Context())); err != nil {
 				t.Error(err)
-				return
 			}
 		}
-	})
-	var failures int
-	for range steps {
+	}()
+	var steps, failures int
+	for over := false; !over; steps++ {
+		select {
+		case <-ended:
+			over = true // one more, with nobody in its way
+		case stepped <- struct{}{}:
+		default:
+		}
 		s := step(t, rand.Text(), barrier.Action)
-		deadline := time.Now().Add(60 * time.Second)
-		for {
-			if _, err := b.Adjust(t.Context(), s, "account", 1); err == nil {
-				break
-			} else if time.Now().After(deadline) {
-				t.Fatal(err)
+		for n := range 3 { // it is repeated also after it was done
+			deadline := time.Now().Add(60 * time.Second)
+			for {
+				v, err := b.Adjust(t.Context(), s, "account", 1)
+				if err == nil {
+					if n > 0 && v != barrier.Repeat {
+						t.Fatalf("repetition %d: got %v", n, v)
+					}
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatal(err)
+				}
+				failures++
+				time.Sleep(2 * time.Millisecond) // leaves the processor to the server's start
 			}
-			failures++
-			time.Sleep(2 * time.Millisecond) // leaves the processor to the server's start
 		}
-		if _, err := b.Adjust(t.Context(), s, "account", 1); err != nil {
-			failures++
-		}
-		time.Sleep(mathrand.N(5 * time.Millisecond)) // lets kills fall between the calls, too
 	}
-	close(stop)
-	wg.Wait()
-	w.want(t, "account", "60")
-	t.Logf("%d calls failed because of kills", failures)
+	w.want(t, "account", strconv.Itoa(steps))
+	t.Logf("%d kills, %d steps of three calls each; %d calls failed and were repeated", kills, steps, failures)
 	if failures == 0 {
 		t.Error("no kill was noticed")
 	}

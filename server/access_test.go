@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -15,6 +16,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/troth-tx/troth/engine"
+	"github.com/troth-tx/troth/server"
 	"github.com/troth-tx/troth/server/grpcapi/dtmpb"
 	"github.com/troth-tx/troth/store"
 )
@@ -232,8 +235,11 @@ func TestGRPCAsksWho(t *testing.T) {
 			token string
 			want  codes.Code
 		}{
-			{"", codes.Unauthenticated}, {"planted-wrong-0123456789", codes.Unauthenticated}, {expiredToken, codes.Unauthenticated},
-			{aliceToken, m.client}, {adminToken, m.admin},
+			{"", codes.Unauthenticated},
+			{"planted-wrong-0123456789", codes.Unauthenticated},
+			{expiredToken, codes.Unauthenticated},
+			{aliceToken, m.client},
+			{adminToken, m.admin},
 		} {
 			ctx := t.Context()
 			if who.token != "" {
@@ -287,5 +293,42 @@ func TestForeignPagesAreRefused(t *testing.T) {
 	}
 	if code, text := w.do(t, "POST", "/api/dtmsvr/prepare", `{"gid":"ours","trans_type":"tcc"}`, "Host", "localhost:36789"); code != http.StatusOK {
 		t.Errorf("localhost: %d %s", code, text)
+	}
+}
+
+// What may not be called is not stored either, over every protocol (S5).
+func TestAddressesThatMayNotBeCalled(t *testing.T) {
+	t.Parallel()
+	w := start(t, func(c *server.Config, _ *engine.Config) {
+		c.Check = func(url string) error {
+			if strings.Contains(url, "hostile") {
+				return errors.New("it is not among the allowed ones")
+			}
+			return nil
+		}
+	})
+	const hostile = "http://hostile.test/"
+	for _, r := range [][3]string{
+		{"POST", "/api/dtmsvr/submit", `{"gid":"h","trans_type":"saga","steps":[{"action":"` + hostile + `","compensate":""}],"payloads":["{}"]}`},
+		{"POST", "/api/dtmsvr/prepare", `{"gid":"h","trans_type":"msg","query_prepared":"` + hostile + `","steps":[{"action":"http://127.0.0.1:1/"}],"payloads":["{}"]}`},
+		{"GET", "/api/dtmsvr/subscribe?topic=h&url=" + hostile, ""},
+		{"POST", "/api/v1/topics/h/subscribers", `{"url":"` + hostile + `"}`},
+	} {
+		if code, text := w.do(t, r[0], r[1], r[2]); code == http.StatusOK || !strings.Contains(text, "not among the allowed") {
+			t.Errorf("%s %s: %d %s", r[0], r[1], code, text)
+		}
+	}
+	c := dial(t, w.grpc)
+	if err := c.Invoke(t.Context(), "/dtmgimp.Dtm/Prepare", &dtmpb.Request{Gid: "h", TransType: "msg", QueryPrepared: hostile}, &emptypb.Empty{}); err == nil {
+		t.Error("gRPC takes a hostile address")
+	}
+	if err := c.Invoke(t.Context(), "/dtmgimp.Dtm/Subscribe", &dtmpb.TopicRequest{Topic: "h", URL: hostile}, &emptypb.Empty{}); err == nil {
+		t.Error("gRPC takes a hostile subscriber")
+	}
+	if page, _, err := w.store.List(t.Context(), store.Filter{}); err != nil || len(page) != 0 {
+		t.Errorf("stored: %v %v", page, err)
+	}
+	if list, err := w.store.Topic(t.Context(), "h"); err != nil || len(list) != 0 {
+		t.Errorf("subscribed: %v %v", list, err)
 	}
 }

@@ -34,7 +34,7 @@ func TestAlerts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer caller.Close()
+	defer func() { _ = caller.Close() }() // it has nothing under way
 	a := server.NewAlerts(server.AlertConfig{URL: hook.URL, Caller: caller, Logger: slog.New(slog.DiscardHandler), Meter: metrics.NewServer()})
 	for attempts := range 5 {
 		a.Missed(engine.Miss{GID: "g", Pattern: store.Saga, State: store.Aborting, Branch: "02", Op: store.Compensate, Error: "said \"no\"", Attempts: attempts})

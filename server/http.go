@@ -53,7 +53,7 @@ func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
-	v1 := api.New(api.Config{Engine: s.cfg.Engine, Store: s.cfg.Store, Logger: s.log, InDoubt: s.cfg.InDoubt, Now: s.cfg.Now})
+	v1 := api.New(api.Config{Engine: s.cfg.Engine, Store: s.cfg.Store, Logger: s.log, InDoubt: s.cfg.InDoubt, Check: s.cfg.Check, Now: s.cfg.Now})
 	mounts := []mount{
 		{"/api/v1/", v1.Role, v1},
 		{"GET /api/metrics", always(auth.Operator), s.meter.Handler()},
@@ -192,7 +192,7 @@ func (s *Server) watch(next http.Handler) http.Handler {
 		seen := &witness{ResponseWriter: w, code: http.StatusOK}
 		defer func() {
 			if p := recover(); p != nil {
-				if p == http.ErrAbortHandler {
+				if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 					panic(p)
 				}
 				s.log.ErrorContext(r.Context(), "request panicked", "route", r.Pattern, "err", p, "stack", string(debug.Stack()))

@@ -128,7 +128,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	open := cfg.open()
-	cfg.Limits.setDefaults(loopback(cfg.HTTPAddr) && loopback(cfg.GRPCAddr))
+	cfg.Limits.setDefaults(OnlyHere(cfg))
 
 	s := &Server{cfg: cfg, limits: cfg.Limits, log: cfg.Logger, meter: cfg.Meter, failed: make(chan error, 2)}
 	if cfg.TLS.enabled() {
@@ -175,7 +175,7 @@ func (s *Server) Start(ctx context.Context) error {
 	s.wg.Go(s.keepHouse)
 	s.log.InfoContext(ctx, "listening", "http", onHTTP.Addr().String(), "grpc", onGRPC.Addr().String(),
 		"tls", s.certs != nil, "credentials", !s.guard.open)
-	if s.certs == nil && !s.guard.open && !(loopback(s.cfg.HTTPAddr) && loopback(s.cfg.GRPCAddr)) {
+	if s.certs == nil && !s.guard.open && !OnlyHere(s.cfg) {
 		s.log.WarnContext(ctx, "tokens travel in clear text: set a certificate, or end TLS in front of this server")
 	}
 	return nil

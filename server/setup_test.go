@@ -140,7 +140,7 @@ func (w *world) do(t testing.TB, method, path, body string, header ...string) (i
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }() // it was read
 	text, err := io.ReadAll(res.Body)
 	if err != nil {
 		t.Fatal(err)

@@ -152,7 +152,7 @@ func (w *tlsWorld) get(t testing.TB, config *tls.Config, path, token string) (st
 	if err != nil {
 		return 0, "", "", err
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }() // it was read
 	body, err := io.ReadAll(res.Body)
 	return res.StatusCode, string(body), res.TLS.PeerCertificates[0].Subject.CommonName, err
 }

@@ -27,7 +27,11 @@ type Config struct {
 	Store   store.Store
 	Logger  *slog.Logger // nil: silent
 	InDoubt InDoubtFunc  // nil: no databases are configured
-	Now     func() time.Time
+
+	// Check reports why a subscriber's address would not be called. nil refuses none.
+	Check func(url string) error
+
+	Now func() time.Time
 }
 
 // An InDoubtFunc lists the branches of two-phase commit that are in doubt.

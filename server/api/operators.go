@@ -97,6 +97,11 @@ func (h *Handler) subscribe(r *http.Request, body io.Reader) (any, error) {
 	if s.URL == "" || len(s.URL) > urlMax || len(s.Remark) > remarkMax || strings.ContainsRune(s.URL+s.Remark, 0) || !utf8.ValidString(s.URL+s.Remark) {
 		return nil, invalid("url: want an address of 1 to %d bytes; remark: at most %d bytes", urlMax, remarkMax)
 	}
+	if h.cfg.Check != nil {
+		if err := h.cfg.Check(s.URL); err != nil {
+			return nil, invalid("url: %v", err)
+		}
+	}
 	return h.changeTopic(r, "subscribe", name, s.URL, func(ctx context.Context) error {
 		return h.cfg.Store.Subscribe(ctx, name, store.Subscriber{URL: s.URL, Remark: s.Remark})
 	})

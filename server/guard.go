@@ -111,9 +111,10 @@ func hostOf(addr string) string {
 }
 
 // A quota limits how many open transactions each principal has. It counts what is made,
-// and asks the store only when that reaches the limit: so it is exact where it refuses,
-// and a principal who never comes near costs nothing. After a start it does not know
-// what is open, and a principal may reach twice the limit.
+// and asks the store only when that reaches the limit: a principal who never comes near
+// costs nothing. It may let in as many too many as were under way while the store
+// counted; and after a start it does not know what is open, so that a principal may reach
+// twice the limit.
 type quota struct {
 	store   store.Store
 	openMax int

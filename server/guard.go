@@ -22,7 +22,7 @@ type guard struct {
 	tokens *auth.Tokens
 	rates  *rates
 	quota  *quota
-	slots  chan struct{} // of requests under way
+	places *places
 	meter  *metrics.Server
 	log    *slog.Logger
 
@@ -31,7 +31,7 @@ type guard struct {
 
 func newGuard(cfg Config, open bool) *guard {
 	g := &guard{
-		open: open, tokens: cfg.Tokens, rates: newRates(cfg.Limits, cfg.Now), slots: make(chan struct{}, cfg.Limits.RequestsMax),
+		open: open, tokens: cfg.Tokens, rates: newRates(cfg.Limits, cfg.Now), places: newPlaces(cfg.Limits.RequestsMax),
 		meter: cfg.Meter, log: cfg.Logger, complaints: rate.NewLimiter(1, 10),
 		quota: &quota{store: cfg.Store, openMax: cfg.Limits.OpenMax, now: cfg.Now, each: make(map[string]*owned)},
 	}
@@ -94,12 +94,11 @@ func (g *guard) admit(ctx context.Context, v visitor) (_ context.Context, leave 
 	case v.makes && !g.quota.allow(ctx, caller.Owner()):
 		return ctx, nil, errOpen
 	}
-	select {
-	case g.slots <- struct{}{}:
-	default:
+	leave, ok := g.places.take(caller)
+	if !ok {
 		return ctx, nil, errBusy
 	}
-	return auth.As(ctx, caller), func() { <-g.slots }, nil
+	return auth.As(ctx, caller), leave, nil
 }
 
 // hostOf is an address without its port.

@@ -16,7 +16,7 @@ type Limits struct {
 	AnswerTimeout  time.Duration // for a request and its answer, also if it waits for a result; 10 min
 	IdleTimeout    time.Duration // of a connection; 2 min
 	ConnectionsMax int           // on each address; 10,000
-	RequestsMax    int           // under way at a time; 4,096: the others are told to come again
+	RequestsMax    int           // of clients, under way at a time; 4,096, of which one client may have half: the others are told to come again
 	StreamsMax     uint32        // of one gRPC connection; 1,000
 
 	// RatePerSecond is how many requests a principal may make a second, or an address

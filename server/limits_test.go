@@ -249,3 +249,40 @@ func TestSlowHeadersAreCutOff(t *testing.T) {
 		t.Error("the server waits for ever")
 	}
 }
+
+// One client that waits for results takes half of the places; others and operators have
+// theirs.
+func TestNobodyTakesAllPlaces(t *testing.T) {
+	t.Parallel()
+	tokens := withTokens(t)
+	g := &gated{asked: make(chan struct{}), answer: make(chan struct{})}
+	w := start(t, func(c *server.Config, e *engine.Config) {
+		tokens(c, e)
+		c.Limits.RequestsMax = 8
+		e.Caller = g
+	})
+	var wg sync.WaitGroup
+	var busy atomic.Int64
+	for i := range 12 {
+		wg.Go(func() {
+			body := strings.Replace(fmt.Sprintf(sagaBody, fmt.Sprintf("w-%d", i)), `"gid"`, `"wait_result":true,"gid"`, 1)
+			if code, _ := w.do(t, "POST", "/api/dtmsvr/submit", body, bearer(aliceToken)...); code == http.StatusServiceUnavailable {
+				busy.Add(1)
+			}
+		})
+	}
+	until(t, func() bool { return busy.Load() == 8 })
+	for _, token := range []string{bobToken, operatorToken, adminToken} {
+		if code, text := w.do(t, "GET", "/api/v1/me", "", bearer(token)...); code != http.StatusOK {
+			t.Errorf("another: %d %s", code, text)
+		}
+	}
+	if code, _ := w.do(t, "GET", "/api/v1/me", "", bearer(aliceToken)...); code != http.StatusServiceUnavailable {
+		t.Errorf("the same: %d", code)
+	}
+	close(g.answer)
+	wg.Wait()
+	if code, text := w.do(t, "GET", "/api/v1/me", "", bearer(aliceToken)...); code != http.StatusOK {
+		t.Errorf("afterwards: %d %s", code, text)
+	}
+}

@@ -3,6 +3,7 @@ package outbound_test
 import (
 	"context"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -261,6 +262,8 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 		t.Errorf("after its connections were closed: %d %s", a, text)
 	}
 }
+
+var discard = log.New(io.Discard, "", 0)
 
 func connCounter(conns chan<- struct{}) func(net.Conn, http.ConnState) {
 	return func(_ net.Conn, s http.ConnState) {

@@ -54,13 +54,13 @@ func (c *Caller) callJSONRPC(ctx context.Context, t *target, call *engine.Call) 
 // jsonRPCAnswer says what a reply with status 200 means. A reply that is none decides
 // nothing.
 func jsonRPCAnswer(reply []byte) (engine.Answer, string) {
-	var r struct {
+	var r *struct {
 		Error *struct {
 			Code    json.Number `json:"code"`
 			Message string      `json:"message"`
 		} `json:"error"`
 	}
-	if err := json.Unmarshal(reply, &r); err != nil {
+	if err := json.Unmarshal(reply, &r); err != nil || r == nil {
 		return engine.Unknown, readable("the answer is no JSON-RPC reply: " + string(reply[:min(len(reply), textMax)]))
 	}
 	if r.Error == nil {

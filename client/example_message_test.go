@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 
 	"github.com/troth-tx/troth/barrier"
 	"github.com/troth-tx/troth/client"
@@ -18,13 +17,10 @@ import (
 func ExampleMessage_DoAndSubmit() {
 	server, stop := startServer()
 	defer stop()
-	dirA, _ := os.MkdirTemp("", "a")
-	defer os.RemoveAll(dirA)
-	dirB, _ := os.MkdirTemp("", "b")
-	defer os.RemoveAll(dirB)
-	a, b := openBank(dirA), openBank(dirB)
-	defer a.DB.Close()
-	defer b.DB.Close()
+	a, doneA := openBank()
+	defer doneA()
+	b, doneB := openBank()
+	defer doneB()
 
 	// Bank B.
 	deposit := client.Handler(func(ctx context.Context, call *client.Call) (any, error) {

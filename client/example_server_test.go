@@ -3,8 +3,10 @@ package client_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net/http/httptest"
+	"os"
 	"time"
 
 	_ "modernc.org/sqlite" // driver "sqlite"
@@ -34,16 +36,18 @@ func startServer() (address string, stop func()) {
 	}
 }
 
-// openBank is a database with an account of 100 and a barrier, in a file.
-func openBank(dir string) client.Outbox {
-	db, err := sql.Open("sqlite", "file:"+dir+"/bank.db?_pragma=busy_timeout(5000)&_txlock=immediate")
+// openBank is a database with an account of 100 and a barrier.
+func openBank() (o client.Outbox, done func()) {
+	dir, err := os.MkdirTemp("", "bank")
 	check(err)
-	_, err = db.ExecContext(context.Background(), "CREATE TABLE account (id INTEGER PRIMARY KEY, balance INTEGER); INSERT INTO account VALUES (1, 100)")
+	o.DB, err = sql.Open("sqlite", "file:"+dir+"/bank.db?_pragma=busy_timeout(5000)&_txlock=immediate")
 	check(err)
-	steps, err := barrier.NewTable(barrier.SQLite, nil)
+	_, err = o.DB.ExecContext(context.Background(), "CREATE TABLE account (id INTEGER PRIMARY KEY, balance INTEGER); INSERT INTO account VALUES (1, 100)")
 	check(err)
-	check(steps.Create(context.Background(), db))
-	return client.Outbox{DB: db, Barrier: steps}
+	o.Barrier, err = barrier.NewTable(barrier.SQLite, nil)
+	check(err)
+	check(o.Barrier.Create(context.Background(), o.DB))
+	return o, func() { check(errors.Join(o.DB.Close(), os.RemoveAll(dir))) }
 }
 
 func balance(o client.Outbox) (n int) {

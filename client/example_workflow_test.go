@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 
 	"github.com/troth-tx/troth/client"
 )
@@ -17,10 +16,8 @@ import (
 func ExampleWorkflows() {
 	server, stop := startServer()
 	defer stop()
-	dir, _ := os.MkdirTemp("", "bank")
-	defer os.RemoveAll(dir)
-	bank := openBank(dir)
-	defer bank.DB.Close()
+	bank, done := openBank()
+	defer done()
 	other := httptest.NewServer(client.Handler(func(context.Context, *client.Call) (any, error) {
 		return nil, client.ErrFailed
 	}))

@@ -74,7 +74,7 @@ func (h *httpTransport) Register(ctx context.Context, b *Branch) error {
 		if b.Failed {
 			m["status"] = string(Failed)
 		}
-	default:
+	case PatternTCC, PatternMessage, PatternSaga: // the server refuses the last two
 		m["confirm"], m["cancel"], m["data"] = b.Confirm, b.Cancel, string(b.Payload)
 	}
 	_, err := h.do(ctx, "register", b.GID, http.MethodPost, h.base+"/registerBranch", m)
@@ -159,14 +159,14 @@ func (h *httpTransport) do(ctx context.Context, op, gid, method, to string, body
 	if err != nil {
 		return fail(ErrUnknown, "", causeOf(ctx, err))
 	}
-	switch kind := kindOfAnswer(op, resp.StatusCode, answer); kind {
-	case nil:
+	kind := kindOfAnswer(op, resp.StatusCode, answer)
+	switch {
+	case kind == nil:
 		return answer, nil
-	case ErrRefused:
+	case errors.Is(kind, ErrRefused):
 		return nil, Refused(op, gid, textOf(answer))
-	default:
-		return fail(kind, textOf(answer), nil)
 	}
+	return fail(kind, textOf(answer), nil)
 }
 
 // kindOfAnswer maps the answers of our server and of dtm's to kinds. dtm says 500 to

@@ -68,7 +68,7 @@ func (w *Workflow) Step(name string) *WorkflowStep {
 	s := &WorkflowStep{w: w, id: id, op: OpAction}
 	w.steps = append(w.steps, s)
 	if len(name) > nameMax || strings.ContainsFunc(name, notInName) {
-		w.breakOff(fmt.Errorf("step name %q: want up to %d characters of [A-Za-z0-9._-]", name, nameMax))
+		_ = w.breakOff(fmt.Errorf("step name %q: want up to %d characters of [A-Za-z0-9._-]", name, nameMax))
 	}
 	return s
 }
@@ -107,7 +107,7 @@ func (s *WorkflowStep) OnFinish(f func(ctx context.Context, s *WorkflowStep, rol
 // step calls.
 func (s *WorkflowStep) Do(ctx context.Context, f func(ctx context.Context) ([]byte, error)) ([]byte, error) {
 	if s.done && s.op == OpAction {
-		s.w.breakOff(fmt.Errorf("step %s has two actions: each needs a step of its own", s.id))
+		_ = s.w.breakOff(fmt.Errorf("step %s has two actions: each needs a step of its own", s.id))
 	}
 	s.done = true
 	if s.w.broken != nil {
@@ -216,7 +216,7 @@ func (w *Workflow) leftOver() error {
 	return nil
 }
 
-// breakOff makes the run end without a result, so that the server shows it as stuck.
+// breakOff returns an error, and makes the run end without a result, so that the server shows it as stuck.
 func (w *Workflow) breakOff(err error) error {
 	if w.broken == nil {
 		w.broken = &Error{Op: "workflow", GID: w.gid, Kind: ErrInvalid, Err: fmt.Errorf("the function is not deterministic, or was changed: %w", err)}

@@ -131,7 +131,7 @@ func dial(t *testing.T, addr string) *grpc.ClientConn {
 }
 
 // call is the participant's method.
-func (w *world) call(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
+func (w *world) call(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // the type is grpc's
 	m := new(wrapperspb.StringValue)
 	if err := decode(m); err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func (w *world) call(_ any, ctx context.Context, decode func(any) error, interce
 		}
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		w.seen = append(w.seen, string(call.Branch)+" "+string(call.Op)+" "+m.(*wrapperspb.StringValue).GetValue())
+		w.seen = append(w.seen, call.Branch+" "+string(call.Op)+" "+m.(*wrapperspb.StringValue).GetValue())
 		if w.answer != nil {
 			if err := w.answer(call); err != nil {
 				return nil, err

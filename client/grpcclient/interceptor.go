@@ -56,9 +56,8 @@ func toStatus(err error) error {
 	case errors.Is(err, client.ErrOngoing):
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
-	switch status.Code(err) {
-	case codes.Aborted, codes.FailedPrecondition: // of another call: not our answer, unless it is said above
-		return status.Error(codes.Unknown, err.Error())
+	if c := status.Code(err); c == codes.Aborted || c == codes.FailedPrecondition {
+		return status.Error(codes.Unknown, err.Error()) // of another call, and not our answer
 	}
 	return err
 }
@@ -82,10 +81,9 @@ func UnaryClientInterceptor() grpc.UnaryClientInterceptor {
 			return nil
 		}
 		kind := client.ErrUnknown
-		switch status.Code(err) {
-		case codes.Aborted:
+		if c := status.Code(err); c == codes.Aborted {
 			kind = client.ErrFailed
-		case codes.FailedPrecondition:
+		} else if c == codes.FailedPrecondition {
 			kind = client.ErrOngoing
 		}
 		return &client.Error{Op: string(call.Op), GID: call.GID, URL: method, Kind: kind, Err: err}

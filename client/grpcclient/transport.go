@@ -97,7 +97,7 @@ func (t *transport) Prepare(ctx context.Context, x *client.Transaction) error {
 func (t *transport) Submit(ctx context.Context, x *client.Transaction) error {
 	err := t.request(ctx, "submit", "Submit", x, nil)
 	var e *client.Error
-	if x.Options.Wait && errors.As(err, &e) && e.Kind == client.ErrRefused && e.State == "" {
+	if x.Options.Wait && errors.Is(err, client.ErrRefused) && errors.As(err, &e) && e.State == "" {
 		e.Kind = client.ErrFailed // the words are those of the branch that failed
 	}
 	return err

@@ -25,7 +25,7 @@ func RegisterWorkflows(to *grpc.Server, ws *client.Workflows) {
 }
 
 // execute serves the method. Its message, one field of bytes, is that of BytesValue.
-func execute(registry any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
+func execute(registry any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // the type is grpc's
 	input := new(wrapperspb.BytesValue)
 	if err := decode(input); err != nil {
 		return nil, err

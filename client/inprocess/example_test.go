@@ -28,7 +28,7 @@ func Example() {
 	if err != nil {
 		panic(err)
 	}
-	defer e.Close(ctx)
+	defer func() { _ = e.Close(ctx) }()
 	c, err := client.New(client.Config{Transport: inprocess.New(e)})
 	if err != nil {
 		panic(err)

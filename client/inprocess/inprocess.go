@@ -13,10 +13,27 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/troth-tx/troth/barrier"
 	"github.com/troth-tx/troth/client"
 	"github.com/troth-tx/troth/engine"
 	"github.com/troth-tx/troth/store"
 )
+
+// QueryPrepared is client.QueryPrepared as a function of the program: the query of
+// client.Message.DoAndSubmit is then "func://" and its name.
+func QueryPrepared(o client.Outbox) engine.Func {
+	return func(ctx context.Context, c engine.Call) error {
+		step, err := barrier.ForMessage(c.GID)
+		if err != nil {
+			return err
+		}
+		committed, err := o.Barrier.QueryPrepared(ctx, o.DB, step)
+		if err == nil && !committed {
+			return fmt.Errorf("%w: the sender's transaction was not committed", engine.ErrFailed)
+		}
+		return err
+	}
+}
 
 // A transport is a client.Transport over an engine.
 type transport struct {
@@ -131,10 +148,9 @@ func requestOf(x *client.Transaction) (engine.Request, error) {
 
 // opOf finds the operation of a workflow's step.
 func opOf(op client.Op) store.Op {
-	switch op {
-	case client.OpCommit:
+	if op == client.OpCommit {
 		return store.Commit
-	case client.OpRollback:
+	} else if op == client.OpRollback {
 		return store.Rollback
 	}
 	return store.Action

@@ -16,8 +16,8 @@ type Config struct {
 	// Token is sent to the server as a bearer token. Never to participants.
 	Token string
 
-	// HTTP is used for the server and for participants. Its CheckRedirect is taken over.
-	// The default keeps 64 idle connections to each host and follows no redirects.
+	// HTTP is used, as it is, for the server and for participants. The default keeps 64
+	// idle connections to each host and follows no redirects.
 	HTTP *http.Client
 
 	// Transport is used for the server instead of HTTP.

@@ -39,8 +39,9 @@ type Local interface {
 //	nil         committed, and the message is in the server's store; with Wait it is delivered
 //	ErrFailed   nothing happened and nothing will; f's error, if there was one, is wrapped
 //	ErrOngoing  committed, and the message will be delivered
-//	ErrUnknown  the database did not say whether it committed: the server finds out and
-//	            delivers, or drops the message. Repeat it under the same [GID], or ask [Client.Status]
+//	ErrUnknown  the server did not answer before anything was done, or the database did not
+//	            say whether it committed: the server finds out and delivers the message, or
+//	            drops it. Repeat it under the same [GID], or ask [Client.Status]
 //	ErrMixed    committed, and somebody has stopped the message by force
 //
 // Repeated under the same GID it does its work once.

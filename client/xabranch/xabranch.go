@@ -54,8 +54,8 @@ type Config struct {
 	DB      *sql.DB
 	Barrier *barrier.Table
 
-	// URL is where the server sends its word. Empty means the address that the caller
-	// of a branch gives, which is the one that it called.
+	// URL is where the server sends its word, served by [Service.Word]. Empty means the
+	// address that the caller of a branch gives, which is the one that it called.
 	URL string
 
 	// Domain begins the names of branches in the database. All processes of a service
@@ -152,24 +152,46 @@ func (s *Service) Close(ctx context.Context) error {
 // branch back; client.ErrFailed tells the caller that it refuses.
 type Func func(ctx context.Context, db *sql.DB, call *client.Call) (reply any, err error)
 
-// Handler serves one address of the service: its work, and the server's word about it.
+// Handler serves one address of the service: its work, and, unless Config.URL is set, the
+// server's word about it.
 func (s *Service) Handler(f Func, opts ...client.HandlerOption) http.Handler {
+	return s.handler(func(ctx context.Context, name troth.XID, call *client.Call) (any, error) {
+		if call.Op == client.OpAction {
+			return s.prepare(ctx, name, call, f)
+		}
+		if s.cfg.URL != "" {
+			return nil, invalid(call, "this address does work; the server's word goes to Config.URL")
+		}
+		return nil, s.end(ctx, name, call)
+	}, opts)
+}
+
+// Word serves Config.URL: the server's word about all branches of the service. With
+// client.SignedBy nobody else can give it; work is asked for by programs, which do not sign.
+func (s *Service) Word(opts ...client.HandlerOption) http.Handler {
+	return s.handler(func(ctx context.Context, name troth.XID, call *client.Call) (any, error) {
+		return nil, s.end(ctx, name, call)
+	}, opts)
+}
+
+func (s *Service) handler(f func(ctx context.Context, name troth.XID, call *client.Call) (any, error), opts []client.HandlerOption) http.Handler {
 	return client.Handler(func(ctx context.Context, call *client.Call) (any, error) {
 		if call.Pattern != client.PatternXA {
-			return nil, &client.Error{Op: string(call.Op), GID: call.GID, Kind: client.ErrInvalid, Err: errors.New("this address takes part in XA transactions only")}
+			return nil, invalid(call, "this address takes part in XA transactions only")
 		}
-		name := nameOf(s.cfg.Domain, call.GID, call.Branch)
-		switch call.Op {
-		case client.OpAction:
-			return s.prepare(ctx, name, call, f)
-		case client.OpCommit:
-			return nil, s.commit(ctx, name, call)
-		case client.OpRollback:
-			return nil, s.rollback(ctx, name, call)
-		case client.OpTry, client.OpCompensate, client.OpConfirm, client.OpCancel, client.OpQuery:
-		}
-		return nil, &client.Error{Op: string(call.Op), GID: call.GID, Kind: client.ErrInvalid, Err: errors.New("want action, commit or rollback")}
+		return f(ctx, nameOf(s.cfg.Domain, call.GID, call.Branch), call)
 	}, opts...)
+}
+
+func (s *Service) end(ctx context.Context, name troth.XID, call *client.Call) error {
+	switch call.Op {
+	case client.OpCommit:
+		return s.commit(ctx, name, call)
+	case client.OpRollback:
+		return s.rollback(ctx, name, call)
+	case client.OpAction, client.OpTry, client.OpCompensate, client.OpConfirm, client.OpCancel, client.OpQuery:
+	}
+	return invalid(call, "want commit or rollback")
 }
 
 // InDoubt lists the service's prepared branches, whoever prepared them. One that is old

@@ -3,7 +3,9 @@ package mysql_test
 import (
 	"context"
 	"database/sql"
+	"strings"
 	"testing"
+	"time"
 
 	_ "github.com/go-sql-driver/mysql"
 
@@ -59,4 +61,78 @@ func TestServerKilled(t *testing.T) {
 	server.MustOwn(t)
 	s := open(t, database(t, server.NewDatabase(t)), nil)
 	storetest.Kills(t, s, server, 3)
+}
+
+func TestTwoStores(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.SharedMariaDB(t, 0).NewDatabase(t)
+	// They make the tables at the same time.
+	opened := make(chan store.Store, 2)
+	for range 2 {
+		db := database(t, dsn)
+		go func() {
+			s, err := mysql.Open(context.Background(), db, &mysql.Options{Writers: 2})
+			if err != nil {
+				t.Error(err)
+				opened <- nil
+				return
+			}
+			opened <- s
+		}()
+	}
+	a, b := <-opened, <-opened
+	if a == nil || b == nil {
+		t.FailNow()
+	}
+	t.Cleanup(func() { _, _ = a.Close(context.Background()), b.Close(context.Background()) })
+	storetest.Shared(t, a, b)
+}
+
+// Somebody else can make the tables; without them Open says what is missing.
+func TestNoCreate(t *testing.T) {
+	t.Parallel()
+	dsn := dbtest.SharedMariaDB(t, 0).NewDatabase(t)
+	db := database(t, dsn)
+	no := &mysql.Options{NoCreate: true}
+	if _, err := mysql.Open(t.Context(), db, no); err == nil || !strings.Contains(err.Error(), "Schema()") {
+		t.Errorf("Open without tables = %v, want what to do", err)
+	}
+	script := database(t, dsn+"?multiStatements=true") // as a client for people runs it
+	if _, err := script.ExecContext(t.Context(), mysql.Schema()); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, db, no)
+	if err := s.Create(t.Context(), &store.Transaction{GID: "a", Pattern: store.Saga, State: store.Failed, Created: time.Unix(1, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	var row string
+	err := db.QueryRowContext(t.Context(), "SELECT CONCAT_WS(' ', gid, pattern, state, ROUND(UNIX_TIMESTAMP(created))) FROM troth_overview").Scan(&row)
+	if err != nil || row != "a saga failed 1" {
+		t.Errorf("the overview has %q, %v", row, err)
+	}
+	open(t, db, nil) // there is nothing left to make
+	if _, err := db.ExecContext(t.Context(), "INSERT INTO troth_schema_version (version_id, is_applied) VALUES (9999, TRUE)"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mysql.Open(t.Context(), db, nil); err == nil || !strings.Contains(err.Error(), "newer") {
+		t.Errorf("Open of a newer program's tables = %v, want a refusal", err)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
+	server, err := dbtest.StartMariaDB(t.Context(), dbtest.MariaDBConfig{Settings: map[string]string{"innodb_flush_log_at_trx_commit": "2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	db := database(t, server.DSN("mysql"))
+	if _, err := mysql.Open(t.Context(), db, nil); err == nil || !strings.Contains(err.Error(), "innodb_flush_log_at_trx_commit is 2") {
+		t.Errorf("Open of a server without fsync = %v, want a refusal", err)
+	}
+	open(t, db, &mysql.Options{Allow: []string{"innodb_flush_log_at_trx_commit"}})
+	db.SetMaxOpenConns(2)
+	if _, err := mysql.Open(t.Context(), db, &mysql.Options{Allow: []string{"innodb_flush_log_at_trx_commit"}}); err == nil || !strings.Contains(err.Error(), "SetMaxOpenConns") {
+		t.Errorf("Open of a pool that is too small = %v, want a refusal", err)
+	}
 }

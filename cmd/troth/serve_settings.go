@@ -49,6 +49,8 @@ var serveSettings = []serveSetting{
 	{key: "timeout-to-fail", usage: "after how `long` without news of its caller a transaction is aborted or asked about, unless it says (default 35s)"},
 	{key: "retry-interval", usage: "`pause` before the first repetition, unless the transaction says; it doubles (default 10s)"},
 	{key: "request-timeout", usage: "`time` that a call of a branch may take, unless the transaction says (default 3s)"},
+	{key: "lease", usage: "how `long` other servers of the same store leave a transaction alone that this one drives: it is what a takeover takes when a server dies, and should be longer than a call (default 15s)"},
+	{key: "poll", usage: "how `long` a store that other servers share is not looked at while nothing is expected of it (default 2s)"},
 	{key: "alert-webhook", usage: "`URL` that is told of transactions whose branches fail again and again"},
 	{key: "alert-after", usage: "failed `attempts` before it is told (default 3)"},
 	{key: "accept-unsafe", usage: "start although this `finding` about the store says that it would lose transactions, such as fsync or tmpfs; repeat for each", list: true},
@@ -168,6 +170,8 @@ type serveConfig struct {
 	toFail       time.Duration
 	retry        time.Duration
 	request      time.Duration
+	lease        time.Duration
+	poll         time.Duration
 	alertWebhook string
 	alertAfter   int
 	acceptUnsafe []string
@@ -227,6 +231,7 @@ func (r *reader) serveConfig() (c serveConfig) {
 	c.allow, c.acceptUnsafe = r.list("allow"), r.list("accept-unsafe")
 	c.grace = r.duration("grace", 30*time.Second)
 	c.toFail, c.retry, c.request = r.duration("timeout-to-fail", 0), r.duration("retry-interval", 0), r.duration("request-timeout", 0)
+	c.lease, c.poll = r.duration("lease", 0), r.duration("poll", 0)
 	c.alertAfter = r.number("alert-after", 3)
 	if text := r.text("log-level"); text != "" && r.err == nil && c.logLevel.UnmarshalText([]byte(text)) != nil {
 		r.wrong("log-level", "write debug, info, warn or error")

@@ -27,7 +27,7 @@ func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, l
 }
 
 func (s *Store) claim(ctx context.Context, c *session, now, until int64, limit int) ([]*store.Transaction, error) {
-	seqs, err := scanNumbers(c.query(ctx, s.sql.due, now, int64(limit)))
+	seqs, err := queryAll(ctx, c, scanNumber, s.sql.due, now, int64(limit))
 	if err != nil || len(seqs) == 0 {
 		return nil, err
 	}
@@ -36,7 +36,8 @@ func (s *Store) claim(ctx context.Context, c *session, now, until int64, limit i
 		return nil, err
 	}
 	condition, args = s.dialect.in("t.seq", seqs)
-	all, err := scanAll(c.queryOnce(ctx, s.dialect.bind(selectTransaction+" WHERE "+condition), args...))
+	rows, err := c.queryOnce(ctx, s.dialect.bind(selectTransaction+" WHERE "+condition), args...)
+	all, err := scanAll(rows, err, scan)
 	if err != nil {
 		return nil, err
 	}
@@ -54,21 +55,6 @@ func (s *Store) claim(ctx context.Context, c *session, now, until int64, limit i
 		s.caller.known.put(f.t.GID, place{f.seq, f.t.Version})
 	}
 	return claimed, nil
-}
-
-func scanNumbers(rows *sql.Rows, err error) ([]int64, error) {
-	if err != nil {
-		return nil, err
-	}
-	var all []int64
-	for rows.Next() {
-		var n int64
-		if err = rows.Scan(&n); err != nil {
-			break
-		}
-		all = append(all, n)
-	}
-	return all, firstOf(err, rows.Close(), rows.Err())
 }
 
 // EndLeases makes every leased transaction due at now: for a store that nobody else
@@ -108,21 +94,13 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (removed
 }
 
 func (s *Store) purge(ctx context.Context, c *session, before int64, limit int) (int, error) {
-	rows, err := c.query(ctx, s.sql.expired, before, int64(limit))
-	if err != nil {
-		return 0, err
-	}
-	var seqs []int64
-	for rows.Next() {
-		var seq int64
+	seqs, err := queryAll(ctx, c, func(rows *sql.Rows) (seq int64, err error) {
 		var gid string
-		if err = rows.Scan(&seq, &gid); err != nil {
-			break
-		}
-		seqs = append(seqs, seq)
+		err = rows.Scan(&seq, &gid)
 		s.caller.known.remove(gid)
-	}
-	if err := firstOf(err, rows.Close(), rows.Err()); err != nil || len(seqs) == 0 {
+		return seq, err
+	}, s.sql.expired, before, int64(limit))
+	if err != nil || len(seqs) == 0 {
 		return 0, err
 	}
 	condition, args := s.dialect.in("seq", seqs)

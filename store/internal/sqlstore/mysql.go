@@ -92,18 +92,13 @@ func (MySQL) lookup(ctx context.Context, s *session, gids []string, found func(s
 }
 
 func scanPlaces(rows *sql.Rows, err error, found func(string, place)) error {
-	if err != nil {
-		return err
-	}
-	for rows.Next() {
+	_, err = scanAll(rows, err, func(rows *sql.Rows) (at place, err error) {
 		var gid string
-		var at place
-		if err = rows.Scan(&gid, &at.seq, &at.version); err != nil {
-			break
-		}
+		err = rows.Scan(&gid, &at.seq, &at.version)
 		found(gid, at)
-	}
-	return firstOf(err, rows.Close(), rows.Err())
+		return at, err
+	})
+	return err
 }
 
 const (

@@ -78,21 +78,6 @@ func scan(rows *sql.Rows) (found, error) {
 	return f, nil
 }
 
-func scanAll(rows *sql.Rows, err error) ([]found, error) {
-	if err != nil {
-		return nil, err
-	}
-	var all []found
-	for rows.Next() {
-		var f found
-		if f, err = scan(rows); err != nil {
-			break
-		}
-		all = append(all, f)
-	}
-	return all, firstOf(err, rows.Close(), rows.Err())
-}
-
 // querier is a *sql.DB or a *sql.Conn.
 type querier interface {
 	QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error)
@@ -105,23 +90,17 @@ func (s *Store) complete(ctx context.Context, q querier, f found) error {
 		return nil
 	}
 	rows, err := q.QueryContext(ctx, s.sql.additions, f.seq)
-	if err != nil {
+	parts, err := scanAll(rows, err, func(rows *sql.Rows) (b []byte, err error) {
+		err = rows.Scan(&b)
+		return b, err
+	})
+	switch {
+	case err != nil:
 		return err
-	}
-	content, more := slices.Clone(f.definition), false
-	for rows.Next() {
-		var b sql.RawBytes
-		if err = rows.Scan(&b); err != nil {
-			break
-		}
-		content, more = append(content, b...), true
-	}
-	if err := firstOf(err, rows.Close(), rows.Err()); err != nil {
-		return err
-	}
-	if !more {
+	case len(parts) == 0:
 		return store.ErrNotFound
 	}
+	content := append(slices.Clone(f.definition), slices.Concat(parts...)...)
 	if err := readDefinition(content, f.t); err != nil {
 		return fmt.Errorf("store: the definition of %q cannot be read: %w", f.t.GID, err)
 	}
@@ -138,11 +117,12 @@ func (s *Store) Get(ctx context.Context, gid string) (*store.Transaction, error)
 	if checkName("gid", gid) != nil {
 		return nil, store.ErrNotFound
 	}
-	stmt, err := s.getStatement(ctx)
+	stmt, err := s.getStatement(ctx) //nolint:sqlclosecheck // it is closed with the store
 	if err != nil {
 		return nil, err
 	}
-	all, err := scanAll(stmt.QueryContext(ctx, gid))
+	rows, err := stmt.QueryContext(ctx, gid)
+	all, err := scanAll(rows, err, scan)
 	switch {
 	case err != nil:
 		return nil, err
@@ -166,7 +146,7 @@ func (s *Store) getStatement(ctx context.Context) (*sql.Stmt, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.get != nil {
-		_ = stmt.Close() // another was as quick
+		_ = stmt.Close() //nolint:sqlclosecheck // another was as quick
 		return s.get, nil
 	}
 	s.get = stmt
@@ -204,7 +184,8 @@ func (s *Store) List(ctx context.Context, f store.Filter) (page []*store.Transac
 		return nil, "", err
 	}
 	text := s.dialect.bind(selectTransaction + where + " ORDER BY t.created DESC, t.seq DESC LIMIT " + strconv.Itoa(limit+1))
-	all, err := scanAll(s.cfg.Read.QueryContext(ctx, text, args...))
+	rows, err := s.cfg.Read.QueryContext(ctx, text, args...)
+	all, err := scanAll(rows, err, scan)
 	if err != nil {
 		return nil, "", err
 	}

@@ -54,18 +54,14 @@ type setting struct {
 func checkDurability(ctx context.Context, d Dialect, db *sql.DB, allow []string) error {
 	text, settings := d.durability()
 	rows, err := db.QueryContext(ctx, text)
-	if err != nil {
-		return fmt.Errorf("store: read the settings of durability: %w", err)
-	}
 	values := make(map[string]string)
-	for rows.Next() {
-		var name, value string
-		if err = rows.Scan(&name, &value); err != nil {
-			break
-		}
+	_, err = scanAll(rows, err, func(rows *sql.Rows) (name string, err error) {
+		var value string
+		err = rows.Scan(&name, &value)
 		values[name] = strings.ToLower(value)
-	}
-	if err := firstOf(err, rows.Close(), rows.Err()); err != nil {
+		return name, err
+	})
+	if err != nil {
 		return fmt.Errorf("store: read the settings of durability: %w", err)
 	}
 	if values["log_bin"] == "off" {

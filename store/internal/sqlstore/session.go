@@ -49,7 +49,7 @@ func (s *session) exec(ctx context.Context, text string, args ...any) (sql.Resul
 	if !s.prepare {
 		return s.conn.ExecContext(ctx, text, args...)
 	}
-	stmt, err := s.stmt(ctx, text)
+	stmt, err := s.stmt(ctx, text) //nolint:sqlclosecheck // it is closed with the session
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func (s *session) query(ctx context.Context, text string, args ...any) (*sql.Row
 	if !s.prepare {
 		return s.conn.QueryContext(ctx, text, args...)
 	}
-	stmt, err := s.stmt(ctx, text)
+	stmt, err := s.stmt(ctx, text) //nolint:sqlclosecheck // it is closed with the session
 	if err != nil {
 		return nil, err
 	}
@@ -86,6 +86,39 @@ func (s *session) execOnce(ctx context.Context, text string, args ...any) (sql.R
 
 func (s *session) queryOnce(ctx context.Context, text string, args ...any) (*sql.Rows, error) {
 	return s.conn.QueryContext(ctx, text, args...)
+}
+
+// scanAll reads what a query found, with f for each row, and ends the query.
+func scanAll[T any](rows *sql.Rows, err error, f func(rows *sql.Rows) (T, error)) ([]T, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // its error is that of Err
+	var all []T
+	for rows.Next() {
+		x, err := f(rows)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, x)
+	}
+	return all, rows.Err()
+}
+
+// queryAll is scanAll of a statement that is kept prepared.
+func queryAll[T any](ctx context.Context, s *session, f func(rows *sql.Rows) (T, error), text string, args ...any) ([]T, error) {
+	rows, err := s.query(ctx, text, args...)
+	return scanAll(rows, err, f)
+}
+
+func scanNumber(rows *sql.Rows) (n int64, err error) {
+	err = rows.Scan(&n)
+	return n, err
+}
+
+func scanText(rows *sql.Rows) (text string, err error) {
+	err = rows.Scan(&text)
+	return text, err
 }
 
 // A textKey names a statement for a number of rows.

@@ -63,27 +63,15 @@ func joined(numbers []int64) string {
 func (SQLite) lookup(ctx context.Context, s *session, gids []string, found func(string, place)) error {
 	const text = "SELECT seq, version FROM troth_transaction WHERE gid = ?"
 	for _, gid := range gids {
-		rows, err := s.query(ctx, text, gid)
+		places, err := queryAll(ctx, s, func(rows *sql.Rows) (at place, err error) {
+			err = rows.Scan(&at.seq, &at.version)
+			return at, err
+		}, text, gid)
 		if err != nil {
 			return err
 		}
-		var at place
-		if rows.Next() {
-			if err = rows.Scan(&at.seq, &at.version); err == nil {
-				found(gid, at)
-			}
-		}
-		if err = firstOf(err, rows.Close(), rows.Err()); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func firstOf(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
+		for _, at := range places {
+			found(gid, at)
 		}
 	}
 	return nil

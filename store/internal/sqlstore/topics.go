@@ -23,18 +23,10 @@ func (s *Store) Topic(ctx context.Context, name string) ([]store.Subscriber, err
 		return nil, nil
 	}
 	rows, err := s.cfg.Read.QueryContext(ctx, s.sql.topic, name)
-	if err != nil {
-		return nil, err
-	}
-	var all []store.Subscriber
-	for rows.Next() {
-		var x store.Subscriber
-		if err = rows.Scan(&x.URL, &x.Remark); err != nil {
-			break
-		}
-		all = append(all, x)
-	}
-	return all, firstOf(err, rows.Close(), rows.Err())
+	return scanAll(rows, err, func(rows *sql.Rows) (x store.Subscriber, err error) {
+		err = rows.Scan(&x.URL, &x.Remark)
+		return x, err
+	})
 }
 
 // AllTopics implements store.Topics.
@@ -45,18 +37,7 @@ func (s *Store) AllTopics(ctx context.Context, after string, limit int) ([]strin
 	}
 	defer end()
 	rows, err := s.cfg.Read.QueryContext(ctx, s.sql.topics, forPeople(after, nameMax), int64(max(limit, 0)))
-	if err != nil {
-		return nil, err
-	}
-	var all []string
-	for rows.Next() {
-		var name string
-		if err = rows.Scan(&name); err != nil {
-			break
-		}
-		all = append(all, name)
-	}
-	return all, firstOf(err, rows.Close(), rows.Err())
+	return scanAll(rows, err, scanText)
 }
 
 // Subscribe implements store.Topics.
@@ -137,22 +118,10 @@ func (s *Store) Entries(ctx context.Context, before int64, limit int) ([]store.A
 		before = math.MaxInt64
 	}
 	rows, err := s.cfg.Read.QueryContext(ctx, s.sql.entries, before, int64(max(limit, 0)))
-	return scanEntries(rows, err)
-}
-
-func scanEntries(rows *sql.Rows, err error) ([]store.AuditEntry, error) {
-	if err != nil {
-		return nil, err
-	}
-	var all []store.AuditEntry
-	for rows.Next() {
-		var e store.AuditEntry
+	return scanAll(rows, err, func(rows *sql.Rows) (e store.AuditEntry, err error) {
 		var at int64
-		if err = rows.Scan(&e.ID, &at, &e.Who, &e.Action, &e.GID, &e.Reason); err != nil {
-			break
-		}
+		err = rows.Scan(&e.ID, &at, &e.Who, &e.Action, &e.GID, &e.Reason)
 		e.At = timeOf(at)
-		all = append(all, e)
-	}
-	return all, firstOf(err, rows.Close(), rows.Err())
+		return e, err
+	})
 }

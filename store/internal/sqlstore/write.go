@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,10 @@ import (
 // deadlock, or on a connection that had gone before.
 const triesMax = 10
 
-var errPlace = errors.New("not exactly one")
+var (
+	errPlace      = errors.New("not exactly one")
+	errNoSequence = errors.New("store: the table troth_sequence has lost its row")
+)
 
 // commitError is the error of a COMMIT: what became of it is not known.
 type commitError struct{ err error }
@@ -94,7 +98,7 @@ func (w *writer) lookup(ctx context.Context, s *session, ops []*op, hope bool) (
 	for _, o := range ops {
 		if at, ok := w.known.get(o.gid); ok {
 			places[o.gid] = at
-		} else if !(o.create && hope && w.store.cfg.Sole) {
+		} else if !o.create || !hope || !w.store.cfg.Sole {
 			w.gids = append(w.gids, o.gid)
 		}
 	}
@@ -205,7 +209,7 @@ func (w *writer) tryOnce(ctx context.Context, f func(ctx context.Context, s *ses
 	}
 	if _, rollbackErr := s.execOnce(ctx, "ROLLBACK"); rollbackErr != nil {
 		w.drop()
-		return err != nil && !fresh, firstOf(err, rollbackErr)
+		return err != nil && !fresh, cmp.Or(err, rollbackErr)
 	}
 	return err != nil && w.store.dialect.again(err), err
 }
@@ -234,12 +238,18 @@ func (w *writer) reserve(n int) error {
 	}
 	var next int64
 	err := w.transact(func(ctx context.Context, s *session) (bool, error) {
-		_, err := s.exec(ctx, w.store.sql.takeSequence, int64(sequenceBlock))
+		if _, err := s.exec(ctx, w.store.sql.takeSequence, int64(sequenceBlock)); err != nil {
+			return false, err
+		}
+		found, err := queryAll(ctx, s, scanNumber, "SELECT next FROM troth_sequence WHERE id = 1")
+		if err == nil && len(found) != 1 {
+			err = errNoSequence
+		}
 		if err != nil {
 			return false, err
 		}
-		next, err = queryNumber(ctx, s, "SELECT next FROM troth_sequence WHERE id = 1")
-		return err == nil, err
+		next = found[0]
+		return true, nil
 	})
 	if err == nil {
 		w.seq = block{next - sequenceBlock, next}
@@ -250,14 +260,3 @@ func (w *writer) reserve(n int) error {
 // A block of places that nobody else gives away: at is the next, end the first that is
 // not in it.
 type block struct{ at, end int64 }
-
-func queryNumber(ctx context.Context, s *session, text string) (n int64, err error) {
-	rows, err := s.query(ctx, text)
-	if err != nil {
-		return 0, err
-	}
-	if rows.Next() {
-		err = rows.Scan(&n)
-	}
-	return n, firstOf(err, rows.Close(), rows.Err())
-}

@@ -126,6 +126,8 @@ func (s *Server) protect(m mount) http.Handler {
 }
 
 var (
+	crossOrigin = http.NewCrossOriginProtection() // nobody changes it
+
 	errForeignPage = errors.New("a web page of another site may not ask this server")
 	errForeignName = errors.New("this server listens on this machine only and takes no requests by that name: ask 127.0.0.1 or localhost")
 )
@@ -134,7 +136,7 @@ var (
 // no credentials to reach a server on its own machine: neither directly nor by a name
 // that has come to point here (DNS rebinding).
 func (s *Server) foreignPage(r *http.Request) error {
-	if err := http.NewCrossOriginProtection().Check(r); err != nil {
+	if err := crossOrigin.Check(r); err != nil {
 		return errForeignPage
 	}
 	if !s.guard.open {

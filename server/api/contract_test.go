@@ -119,3 +119,21 @@ func TestDocumentIsFresh(t *testing.T) {
 		t.Errorf("%s is not what is served: run TROTH_REWRITE=1 go test ./server/api -run TestDocumentIsFresh", file)
 	}
 }
+
+// The page about the API names every route with its role.
+func TestPageNamesEveryRoute(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	page, err := os.ReadFile("../../docs/http-api.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, item := range b.contract.doc.Paths.Map() {
+		for method, op := range item.Operations() {
+			role, _ := op.Extensions["x-role"].(string)
+			if row := method + " `" + path + "` | " + role + " |"; role == "" || !strings.Contains(string(page), row) {
+				t.Errorf("docs/http-api.md has no row %q", row)
+			}
+		}
+	}
+}

@@ -82,3 +82,43 @@ func TestRepetitionsAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// Who gives up waiting has done nothing, and knows nothing: not even if he commits.
+func TestEnterGivesUpWaiting(t *testing.T) {
+	eachEngine(t, func(t *testing.T, w *world) {
+		if w.Dialect() == barrier.SQLite {
+			return // one who waits there waits for the file: he has not begun
+		}
+		for _, op := range []barrier.Op{barrier.Action, barrier.Compensate} {
+			gid := newGID()
+			holder, err := w.db.BeginTx(t.Context(), nil)
+			must(t, err)
+			_, err = w.Enter(t.Context(), holder, step(t, gid, barrier.Action))
+			must(t, err)
+			conn, err := w.db.Conn(t.Context())
+			must(t, err)
+			_, err = conn.ExecContext(t.Context(), map[barrier.Dialect]string{
+				barrier.PostgreSQL: "SET lock_timeout = 200", // milliseconds
+				barrier.MySQL:      "SET innodb_lock_wait_timeout = 1",
+			}[w.Dialect()])
+			must(t, err)
+			tx, err := conn.BeginTx(t.Context(), nil)
+			must(t, err)
+			if v, err := w.Enter(t.Context(), tx, step(t, gid, op)); err == nil {
+				t.Errorf("%v: got %v while the action is under way", op, v)
+			}
+			_ = tx.Commit() // he should not; PostgreSQL refuses
+			must(t, holder.Rollback())
+			must(t, w.run(t, step(t, gid, op)))
+			want := map[barrier.Op]int{barrier.Action: 1}
+			if op == barrier.Compensate { // of nothing
+				want = map[barrier.Op]int{}
+				must(t, w.run(t, step(t, gid, barrier.Action)))
+			}
+			if got := w.counts(t, gid); len(got) != len(want) || got[barrier.Action] != want[barrier.Action] {
+				t.Errorf("%v: effects %v, want %v", op, got, want)
+			}
+			must(t, conn.Close())
+		}
+	})
+}

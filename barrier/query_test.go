@@ -115,14 +115,12 @@ func TestLocalTransactionRacesQueries(t *testing.T) {
 			var local error
 			wg.Go(func() {
 				<-start
-				if round%3 == 0 {
-					time.Sleep(200 * time.Microsecond) // so that either is first often enough
-				}
 				local = w.run(t, s)
 			})
 			for range 2 {
 				wg.Go(func() {
 					<-start
+					time.Sleep(time.Duration(round%4) * 300 * time.Microsecond) // either is to be first often
 					committed, err := w.QueryPrepared(t.Context(), w.db, s)
 					switch {
 					case err != nil:

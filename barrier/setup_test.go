@@ -13,6 +13,7 @@ import (
 
 	_ "github.com/go-sql-driver/mysql"
 	_ "github.com/jackc/pgx/v5/stdlib"
+	_ "github.com/lib/pq"
 	_ "modernc.org/sqlite"
 
 	"github.com/troth-tx/troth/barrier"
@@ -47,6 +48,9 @@ var engines = []struct {
 	}},
 	{"sqlite", func(t *testing.T) *world {
 		return newWorld(t, barrier.SQLite, "sqlite", sqliteDSN(t), "")
+	}},
+	{"postgres with lib/pq", func(t *testing.T) *world {
+		return newWorld(t, barrier.PostgreSQL, "postgres", dbtest.SharedPostgres(t, 0).NewDatabase(t), "")
 	}},
 }
 

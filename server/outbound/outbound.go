@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"time"
 
 	"github.com/troth-tx/troth/engine"
@@ -80,7 +79,7 @@ type Caller struct {
 	cfg     Config
 	policy  *policy
 	targets targets
-	http    *http.Transport
+	http    *http1
 	grpc    *connections
 }
 
@@ -112,7 +111,7 @@ func New(cfg Config) (*Caller, error) {
 	return &Caller{
 		cfg: cfg, policy: p,
 		targets: targets{policy: p},
-		http:    newTransport(dialer, &cfg),
+		http:    &http1{dialer: dialer, tls: cfg.TLS, idlePerHost: cfg.IdleConnsPerHost, idleMax: cfg.ConnsMax},
 		grpc:    newConnections(dialer, &cfg),
 	}, nil
 }
@@ -132,7 +131,7 @@ func checkedTLS(cfg *tls.Config) (*tls.Config, error) {
 // Close closes the connections that are idle, and those to gRPC participants. Calls
 // that are under way over gRPC fail.
 func (c *Caller) Close() error {
-	c.http.CloseIdleConnections()
+	c.http.close()
 	return c.grpc.close()
 }
 

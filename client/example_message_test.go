@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 
-	"github.com/troth-tx/troth/barrier"
 	"github.com/troth-tx/troth/client"
 )
 
@@ -28,7 +27,7 @@ func ExampleMessage_DoAndSubmit() {
 		if err := call.Decode(&amount); err != nil {
 			return nil, err
 		}
-		step, err := barrier.NewStep(string(call.Pattern), call.GID, call.Branch, barrier.Op(call.Op))
+		step, err := call.Step()
 		if err != nil {
 			return nil, err
 		}

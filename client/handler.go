@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/troth-tx/troth/barrier"
 	"github.com/troth-tx/troth/internal/callsign"
 )
 
@@ -32,6 +33,11 @@ func (c *Call) Decode(into any) error {
 		return &Error{Op: string(c.Op), GID: c.GID, Kind: ErrInvalid, Err: err}
 	}
 	return nil
+}
+
+// Step is the call for package barrier, which makes it count once.
+func (c *Call) Step() (barrier.Step, error) {
+	return barrier.NewStep(string(c.Pattern), c.GID, c.Branch, barrier.Op(c.Op))
 }
 
 type callKey struct{}

@@ -25,6 +25,7 @@ import (
 	"github.com/troth-tx/troth/internal/dbtest"
 	"github.com/troth-tx/troth/mysql"
 	"github.com/troth-tx/troth/postgres"
+	"github.com/troth-tx/troth/server/dtmapi"
 	"github.com/troth-tx/troth/server/outbound"
 	"github.com/troth-tx/troth/store/memory"
 )
@@ -34,11 +35,19 @@ func TestMain(m *testing.M) { dbtest.Main(m) }
 // newClient returns a client of a new engine.
 func newClient(t testing.TB) *client.Client {
 	t.Helper()
+	c, _ := newServer(t)
+	return c
+}
+
+// newServer returns a client of a new engine, and the address of a server of it.
+func newServer(t testing.TB) (c *client.Client, address string) {
+	t.Helper()
 	calls, err := outbound.New(outbound.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := engine.Open(t.Context(), memory.New(), engine.Config{
+	kept := memory.New()
+	e, err := engine.Open(t.Context(), kept, engine.Config{
 		Caller: calls, PollEvery: 20 * time.Millisecond,
 		Limits: engine.Limits{RetryInterval: 50 * time.Millisecond, RetryIntervalMax: 200 * time.Millisecond, RequestTimeout: 10 * time.Second},
 	})
@@ -46,7 +55,9 @@ func newClient(t testing.TB) *client.Client {
 		t.Fatal(err)
 	}
 	transport := &http.Transport{}
+	server := httptest.NewServer(dtmapi.New(dtmapi.Config{Engine: e, Store: kept}))
 	t.Cleanup(func() {
+		server.Close()
 		transport.CloseIdleConnections()
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -54,11 +65,11 @@ func newClient(t testing.TB) *client.Client {
 			t.Error(err)
 		}
 	})
-	c, err := client.New(client.Config{Transport: inprocess.New(e), HTTP: &http.Client{Transport: transport}})
+	c, err = client.New(client.Config{Transport: inprocess.New(e), HTTP: &http.Client{Transport: transport}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return c, server.URL
 }
 
 // A shop is a database with a stock of 10, and a service over it.

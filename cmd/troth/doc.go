@@ -11,8 +11,8 @@
 //	2  usage: a flag, an argument, an environment variable or the configuration file
 //	3  attention: doctor found warnings or worse; a branch of the domain is in doubt,
 //	   or was left in doubt (of any domain if none is configured); a transaction is not
-//	   decided yet
-//	4  a database or the register could not be asked, and nothing above says more
+//	   decided yet; server list or show: a transaction is stuck
+//	4  a database, the register or the server could not be asked, and nothing above says more
 //	5  there is no record of the transaction
 //
 // # JSON
@@ -36,6 +36,10 @@
 //	recover   ended left branches[] errors[] unreachable[] other_domains[]
 //	resolve   transaction want force ended branches[]
 //	version   version revision modified time go os arch
+//	serve     http grpc store, once it listens
+//	server    what the server's API answers, see docs/http-api.md: list transactions[] next_cursor;
+//	          show a transaction; retry, stop done; audit entries[] next_before; topics topics[]{topic
+//	          subscribers[]{url remark}}
 //
 // where
 //

@@ -60,6 +60,9 @@ func (a *app) serve(ctx context.Context) error {
 	}
 	a.output = s.output
 	log := a.newLogger(c)
+	if os.Geteuid() == 0 {
+		log.WarnContext(ctx, "running as root, which the server needs for nothing: run it as a user of its own")
+	}
 	running, err := a.startServer(ctx, s, c, log)
 	if err != nil {
 		return err

@@ -96,14 +96,19 @@ type Topics interface {
 	// no such topic.
 	Topic(ctx context.Context, name string) ([]Subscriber, error)
 
+	// TopicVersion returns how often a topic was changed since it was made: how many
+	// have subscribed and left. ErrNotFound if there is no such topic.
+	TopicVersion(ctx context.Context, name string) (int64, error)
+
 	// AllTopics returns up to limit names, in order, that come after the name given.
 	AllTopics(ctx context.Context, after string, limit int) ([]string, error)
 
-	// Subscribe adds a subscriber; ErrExists if its URL is there.
+	// Subscribe adds a subscriber, and makes the topic if it is not there; ErrExists if
+	// the URL is there.
 	Subscribe(ctx context.Context, topic string, s Subscriber) error
 
 	// Unsubscribe removes the one with the URL; ErrNotFound if there is none. A topic
-	// without subscribers is gone.
+	// stays when its last subscriber has left.
 	Unsubscribe(ctx context.Context, topic, url string) error
 
 	// DeleteTopic removes a topic with its subscribers, or fails with ErrNotFound.

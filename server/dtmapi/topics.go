@@ -56,12 +56,12 @@ func (h *handler) unsubscribe(w http.ResponseWriter, r *http.Request) {
 		if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		present, err := h.Store.Topic(r.Context(), topic)
+		_, err = h.Store.TopicVersion(r.Context(), topic)
 		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return errors.New("no such a topic")
 		case err != nil:
 			return err
-		case len(present) == 0:
-			return errors.New("no such a topic")
 		}
 		return errors.New("no such an url")
 	}())
@@ -96,8 +96,8 @@ type kv struct {
 	model
 	Category string `json:"cat"`
 	Key      string `json:"k"`
-	Value    string `json:"v"` // JSON text: a list of subscribers
-	Version  uint64 `json:"version"`
+	Value    string `json:"v"`       // JSON text: a list of subscribers
+	Version  int64  `json:"version"` // how often it was changed
 }
 
 type subscriber struct {
@@ -163,8 +163,15 @@ func (h *handler) queryKV(r *http.Request) (any, error) {
 }
 
 func (h *handler) appendTopic(r *http.Request, all []kv, name string) ([]kv, error) {
+	version, err := h.Store.TopicVersion(r.Context(), name)
+	if errors.Is(err, store.ErrNotFound) {
+		return all, nil
+	}
+	if err != nil {
+		return all, err
+	}
 	present, err := h.Store.Topic(r.Context(), name)
-	if err != nil || len(present) == 0 {
+	if err != nil {
 		return all, err
 	}
 	list := make([]subscriber, len(present))
@@ -172,5 +179,5 @@ func (h *handler) appendTopic(r *http.Request, all []kv, name string) ([]kv, err
 		list[i] = subscriber(s)
 	}
 	text, err := json.Marshal(list)
-	return append(all, kv{Category: topicCategory, Key: name, Value: string(text), Version: 1}), err
+	return append(all, kv{Category: topicCategory, Key: name, Value: string(text), Version: version}), err
 }

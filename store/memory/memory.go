@@ -21,15 +21,21 @@ type Store struct {
 	mu      sync.Mutex
 	closed  bool
 	all     map[string]*store.Transaction
-	topics  map[string][]store.Subscriber
+	topics  map[string]*topic
 	entries []store.AuditEntry
+}
+
+// A topic is there from its first subscriber until it is deleted.
+type topic struct {
+	subscribers []store.Subscriber
+	version     int64
 }
 
 var _ store.Store = (*Store)(nil)
 
 // New returns an empty store.
 func New() *Store {
-	return &Store{all: make(map[string]*store.Transaction), topics: make(map[string][]store.Subscriber)}
+	return &Store{all: make(map[string]*store.Transaction), topics: make(map[string]*topic)}
 }
 
 // lock locks the store unless it is closed or the caller has gone.
@@ -217,7 +223,23 @@ func (s *Store) Topic(ctx context.Context, name string) ([]store.Subscriber, err
 		return nil, err
 	}
 	defer unlock()
-	return slices.Clone(s.topics[name]), nil
+	if t := s.topics[name]; t != nil {
+		return slices.Clone(t.subscribers), nil
+	}
+	return nil, nil
+}
+
+// TopicVersion implements store.Topics.
+func (s *Store) TopicVersion(ctx context.Context, name string) (int64, error) {
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	if t := s.topics[name]; t != nil {
+		return t.version, nil
+	}
+	return 0, store.ErrNotFound
 }
 
 // AllTopics implements store.Topics.
@@ -236,49 +258,56 @@ func (s *Store) AllTopics(ctx context.Context, after string, limit int) ([]strin
 }
 
 // Subscribe implements store.Topics.
-func (s *Store) Subscribe(ctx context.Context, topic string, sub store.Subscriber) error {
+func (s *Store) Subscribe(ctx context.Context, name string, sub store.Subscriber) error {
 	unlock, err := s.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if slices.ContainsFunc(s.topics[topic], func(x store.Subscriber) bool { return x.URL == sub.URL }) {
+	t := s.topics[name]
+	if t == nil {
+		t = new(topic)
+		s.topics[name] = t
+	}
+	if slices.ContainsFunc(t.subscribers, func(x store.Subscriber) bool { return x.URL == sub.URL }) {
 		return store.ErrExists
 	}
-	s.topics[topic] = append(s.topics[topic], sub)
+	t.subscribers = append(t.subscribers, sub)
+	t.version++
 	return nil
 }
 
-// Unsubscribe implements store.Topics. A topic without subscribers is gone.
-func (s *Store) Unsubscribe(ctx context.Context, topic, url string) error {
+// Unsubscribe implements store.Topics.
+func (s *Store) Unsubscribe(ctx context.Context, name, url string) error {
 	unlock, err := s.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	left := slices.DeleteFunc(slices.Clone(s.topics[topic]), func(x store.Subscriber) bool { return x.URL == url })
-	switch {
-	case len(left) == len(s.topics[topic]):
+	t := s.topics[name]
+	if t == nil {
 		return store.ErrNotFound
-	case len(left) == 0:
-		delete(s.topics, topic)
-	default:
-		s.topics[topic] = left
 	}
+	i := slices.IndexFunc(t.subscribers, func(x store.Subscriber) bool { return x.URL == url })
+	if i < 0 {
+		return store.ErrNotFound
+	}
+	t.subscribers = slices.Delete(t.subscribers, i, i+1)
+	t.version++
 	return nil
 }
 
 // DeleteTopic implements store.Topics.
-func (s *Store) DeleteTopic(ctx context.Context, topic string) error {
+func (s *Store) DeleteTopic(ctx context.Context, name string) error {
 	unlock, err := s.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if _, ok := s.topics[topic]; !ok {
+	if s.topics[name] == nil {
 		return store.ErrNotFound
 	}
-	delete(s.topics, topic)
+	delete(s.topics, name)
 	return nil
 }
 

@@ -173,20 +173,21 @@ func testClose(t *testing.T, s store.Store) {
 	}
 	ctx := t.Context()
 	for name, f := range map[string]func() error{
-		"Create":      func() error { return s.Create(ctx, transaction("b")) },
-		"Save":        func() error { return s.Save(ctx, x, 2) },
-		"Get":         func() error { _, err := s.Get(ctx, "a"); return err },
-		"Claim":       func() error { _, err := s.Claim(ctx, epoch, time.Second, 1); return err },
-		"NextDue":     func() error { _, err := s.NextDue(ctx); return err },
-		"List":        func() error { _, _, err := s.List(ctx, store.Filter{}); return err },
-		"Purge":       func() error { _, err := s.Purge(ctx, epoch, 1); return err },
-		"Topic":       func() error { _, err := s.Topic(ctx, "t"); return err },
-		"AllTopics":   func() error { _, err := s.AllTopics(ctx, "", 1); return err },
-		"Subscribe":   func() error { return s.Subscribe(ctx, "t", store.Subscriber{URL: "http://x"}) },
-		"Unsubscribe": func() error { return s.Unsubscribe(ctx, "t", "http://x") },
-		"DeleteTopic": func() error { return s.DeleteTopic(ctx, "t") },
-		"Record":      func() error { return s.Record(ctx, store.AuditEntry{Action: "a"}) },
-		"Entries":     func() error { _, err := s.Entries(ctx, 0, 1); return err },
+		"Create":       func() error { return s.Create(ctx, transaction("b")) },
+		"Save":         func() error { return s.Save(ctx, x, 2) },
+		"Get":          func() error { _, err := s.Get(ctx, "a"); return err },
+		"Claim":        func() error { _, err := s.Claim(ctx, epoch, time.Second, 1); return err },
+		"NextDue":      func() error { _, err := s.NextDue(ctx); return err },
+		"List":         func() error { _, _, err := s.List(ctx, store.Filter{}); return err },
+		"Purge":        func() error { _, err := s.Purge(ctx, epoch, 1); return err },
+		"Topic":        func() error { _, err := s.Topic(ctx, "t"); return err },
+		"TopicVersion": func() error { _, err := s.TopicVersion(ctx, "t"); return err },
+		"AllTopics":    func() error { _, err := s.AllTopics(ctx, "", 1); return err },
+		"Subscribe":    func() error { return s.Subscribe(ctx, "t", store.Subscriber{URL: "http://x"}) },
+		"Unsubscribe":  func() error { return s.Unsubscribe(ctx, "t", "http://x") },
+		"DeleteTopic":  func() error { return s.DeleteTopic(ctx, "t") },
+		"Record":       func() error { return s.Record(ctx, store.AuditEntry{Action: "a"}) },
+		"Entries":      func() error { _, err := s.Entries(ctx, 0, 1); return err },
 	} {
 		if err := f(); !errors.Is(err, store.ErrClosed) {
 			t.Errorf("%s after Close = %v, want ErrClosed", name, err)

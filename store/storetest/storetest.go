@@ -40,6 +40,7 @@ func Run(t *testing.T, open func(testing.TB) store.Store) {
 		"Audit":                  testAudit,
 		"Close":                  testClose,
 		"CloseWaits":             testCloseWaits,
+		"SameAsTheMemory":        testModel,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

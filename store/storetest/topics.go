@@ -21,6 +21,12 @@ func testTopics(t *testing.T, s store.Store) {
 			t.Errorf("Topic(%q) = %v, %v, want %q", topic, got, err, urls)
 		}
 	}
+	requireVersion := func(topic string, want int64) {
+		t.Helper()
+		if got, err := s.TopicVersion(ctx, topic); err != nil || got != want {
+			t.Errorf("TopicVersion(%q) = %d, %v, want %d", topic, got, err, want)
+		}
+	}
 	subscribe := func(topic, url string) {
 		t.Helper()
 		if err := s.Subscribe(ctx, topic, store.Subscriber{URL: url, Remark: "of " + url}); err != nil {
@@ -51,6 +57,8 @@ func testTopics(t *testing.T, s store.Store) {
 	}
 	subscribe("t", "http://z")
 	require("t", "http://a", long, "http://A", "http://z")
+	requireVersion("t", 6) // five came, one left; who was refused changed nothing
+	requireVersion("T", 1)
 
 	// A topic that was deleted and made again has none of its old subscribers (F9).
 	if err := s.DeleteTopic(ctx, "t"); err != nil {
@@ -60,14 +68,19 @@ func testTopics(t *testing.T, s store.Store) {
 	if err := s.DeleteTopic(ctx, "t"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("DeleteTopic of what is not there = %v, want ErrNotFound", err)
 	}
+	if v, err := s.TopicVersion(ctx, "t"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("TopicVersion of what is not there = %d, %v, want ErrNotFound", v, err)
+	}
 	subscribe("t", "http://new")
 	require("t", "http://new")
 	require("T", "http://a")
 	if err := s.Unsubscribe(ctx, "t", "http://new"); err != nil {
 		t.Error(err)
 	}
-	if err := s.DeleteTopic(ctx, "t"); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("a topic without subscribers is still there: %v", err)
+	requireVersion("t", 2)
+	require("t")
+	if err := s.DeleteTopic(ctx, "t"); err != nil {
+		t.Errorf("a topic without subscribers was gone: %v", err)
 	}
 
 	var created atomic.Int64
@@ -82,6 +95,7 @@ func testTopics(t *testing.T, s store.Store) {
 	if got, err := s.Topic(ctx, "crowd"); err != nil || len(got) != 8 || created.Load() != 8 {
 		t.Errorf("%d have subscribed, and %d, %v are there, want 8", created.Load(), len(got), err)
 	}
+	requireVersion("crowd", 8)
 
 	var names []string
 	for after, rounds := "", 0; rounds < 9; rounds++ {

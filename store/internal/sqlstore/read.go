@@ -16,11 +16,13 @@ import (
 
 // statements are those that are the same everywhere but for their arguments' form.
 type statements struct {
-	get, additions, nextDue                            string
-	due, lease, expired                                string
-	takeSequence                                       string
-	topic, topics, unsubscribe, deleteTopic, subscribe string
-	record, entries                                    string
+	get, additions, nextDue                string
+	due, lease, expired                    string
+	takeSequence                           string
+	topic, topics, topicVersion            string
+	makeTopic, countTopic, dropTopic       string
+	subscribe, unsubscribe, unsubscribeAll string
+	record, entries                        string
 }
 
 const selectTransaction = "SELECT t.seq, t.gid, t.owner, t.pattern, t.state, t.version, t.attempts, t.created, t.updated," +
@@ -37,14 +39,18 @@ func newStatements(d Dialect) statements {
 		lease: "UPDATE troth_transaction SET due = ?, leased = 1, version = version + 1 WHERE ",
 		expired: d.bind("SELECT seq, gid FROM troth_transaction WHERE finished IS NOT NULL AND finished < ? ORDER BY finished LIMIT ?" +
 			d.skipLocked()),
-		takeSequence: d.bind("UPDATE troth_sequence SET next = next + ? WHERE id = 1"),
-		topic:        d.bind("SELECT url, remark FROM troth_subscriber WHERE topic = ? ORDER BY id"),
-		topics:       d.bind("SELECT DISTINCT topic FROM troth_subscriber WHERE topic > ? ORDER BY topic LIMIT ?"),
-		subscribe:    d.bind(d.insertNew("troth_subscriber (topic, digest, url, remark) VALUES (?, ?, ?, ?)")),
-		unsubscribe:  d.bind("DELETE FROM troth_subscriber WHERE topic = ? AND digest = ?"),
-		deleteTopic:  d.bind("DELETE FROM troth_subscriber WHERE topic = ?"),
-		record:       d.bind("INSERT INTO troth_audit (at, who, action, gid, reason) VALUES (?, ?, ?, ?, ?)"),
-		entries:      d.bind("SELECT id, at, who, action, gid, reason FROM troth_audit WHERE id < ? ORDER BY id DESC LIMIT ?"),
+		takeSequence:   d.bind("UPDATE troth_sequence SET next = next + ? WHERE id = 1"),
+		topic:          d.bind("SELECT url, remark FROM troth_subscriber WHERE topic = ? ORDER BY id"),
+		topics:         d.bind("SELECT topic FROM troth_topic WHERE topic > ? ORDER BY topic LIMIT ?"),
+		topicVersion:   d.bind("SELECT version FROM troth_topic WHERE topic = ?"),
+		makeTopic:      d.bind(d.insertNew("troth_topic (topic, version) VALUES (?, 0)")),
+		countTopic:     d.bind("UPDATE troth_topic SET version = version + 1 WHERE topic = ?"),
+		dropTopic:      d.bind("DELETE FROM troth_topic WHERE topic = ?"),
+		subscribe:      d.bind(d.insertNew("troth_subscriber (topic, digest, url, remark) VALUES (?, ?, ?, ?)")),
+		unsubscribe:    d.bind("DELETE FROM troth_subscriber WHERE topic = ? AND digest = ?"),
+		unsubscribeAll: d.bind("DELETE FROM troth_subscriber WHERE topic = ?"),
+		record:         d.bind("INSERT INTO troth_audit (at, who, action, gid, reason) VALUES (?, ?, ?, ?, ?)"),
+		entries:        d.bind("SELECT id, at, who, action, gid, reason FROM troth_audit WHERE id < ? ORDER BY id DESC LIMIT ?"),
 	}
 }
 

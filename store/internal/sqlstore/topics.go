@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"database/sql"
+	"errors"
 	"math"
 
 	"github.com/troth-tx/troth/store"
@@ -29,6 +30,23 @@ func (s *Store) Topic(ctx context.Context, name string) ([]store.Subscriber, err
 	})
 }
 
+// TopicVersion implements store.Topics.
+func (s *Store) TopicVersion(ctx context.Context, name string) (version int64, err error) {
+	end, err := s.begin(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer end()
+	if checkName("topic", name) != nil {
+		return 0, store.ErrNotFound
+	}
+	err = s.cfg.Read.QueryRowContext(ctx, s.sql.topicVersion, name).Scan(&version)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = store.ErrNotFound
+	}
+	return version, err
+}
+
 // AllTopics implements store.Topics.
 func (s *Store) AllTopics(ctx context.Context, after string, limit int) ([]string, error) {
 	end, err := s.begin(ctx)
@@ -48,7 +66,10 @@ func (s *Store) Subscribe(ctx context.Context, topic string, x store.Subscriber)
 	if err := checkText("url", x.URL); err != nil {
 		return err
 	}
-	return s.changeTopics(ctx, store.ErrExists, s.sql.subscribe, topic, digest(x.URL), x.URL, forPeople(x.Remark, textMax))
+	return s.changeTopic(ctx, store.ErrExists,
+		statement{s.sql.makeTopic, []any{topic}},
+		statement{s.sql.countTopic, []any{topic}},
+		statement{s.sql.subscribe, []any{topic, digest(x.URL), x.URL, forPeople(x.Remark, textMax)}})
 }
 
 // Unsubscribe implements store.Topics.
@@ -56,7 +77,9 @@ func (s *Store) Unsubscribe(ctx context.Context, topic, url string) error {
 	if checkName("topic", topic) != nil {
 		return s.nothing(ctx)
 	}
-	return s.changeTopics(ctx, store.ErrNotFound, s.sql.unsubscribe, topic, digest(url))
+	return s.changeTopic(ctx, store.ErrNotFound,
+		statement{s.sql.countTopic, []any{topic}},
+		statement{s.sql.unsubscribe, []any{topic, digest(url)}})
 }
 
 // DeleteTopic implements store.Topics.
@@ -64,7 +87,10 @@ func (s *Store) DeleteTopic(ctx context.Context, topic string) error {
 	if checkName("topic", topic) != nil {
 		return s.nothing(ctx)
 	}
-	return s.changeTopics(ctx, store.ErrNotFound, s.sql.deleteTopic, topic)
+	return s.changeTopic(ctx, store.ErrNotFound,
+		statement{s.sql.countTopic, []any{topic}},
+		statement{s.sql.unsubscribeAll, []any{topic}},
+		statement{s.sql.dropTopic, []any{topic}})
 }
 
 // nothing is the answer to who names a topic that cannot be.
@@ -82,20 +108,31 @@ func digest(url string) []byte {
 	return sum[:]
 }
 
-// changeTopics runs a statement, and returns the error none if it changed no row.
-func (s *Store) changeTopics(ctx context.Context, none error, text string, args ...any) error {
-	var changed int64
-	err := s.caller.call(ctx, func(ctx context.Context, c *session) error {
-		res, err := c.exec(ctx, text, args...)
-		if err == nil {
-			changed, err = res.RowsAffected()
+type statement struct {
+	text string
+	args []any
+}
+
+// changeTopic runs statements that begin with the topic's own row: who has changed it
+// keeps others out until the end. If the last of them changes nothing, nothing is
+// changed, and the error is none.
+func (s *Store) changeTopic(ctx context.Context, none error, each ...statement) error {
+	return s.caller.call(ctx, func(ctx context.Context, c *session) error {
+		var changed int64
+		for _, x := range each {
+			res, err := c.exec(ctx, x.text, x.args...)
+			if err == nil {
+				changed, err = res.RowsAffected()
+			}
+			if err != nil {
+				return err
+			}
 		}
-		return err
+		if changed == 0 {
+			return none
+		}
+		return nil
 	})
-	if err == nil && changed == 0 {
-		return none
-	}
-	return err
 }
 
 // Record implements store.Audit.

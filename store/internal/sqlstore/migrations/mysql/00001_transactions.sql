@@ -51,6 +51,11 @@ CREATE TABLE IF NOT EXISTS troth_sequence (
 
 INSERT IGNORE INTO troth_sequence (id, next) VALUES (1, 1);
 
+CREATE TABLE IF NOT EXISTS troth_topic (
+    topic   VARBINARY(255) NOT NULL PRIMARY KEY,
+    version BIGINT NOT NULL
+) ENGINE = InnoDB;
+
 CREATE TABLE IF NOT EXISTS troth_subscriber (
     id     BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
     topic  VARBINARY(255) NOT NULL,

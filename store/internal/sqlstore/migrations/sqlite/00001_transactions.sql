@@ -49,6 +49,11 @@ CREATE TABLE troth_sequence (
 
 INSERT INTO troth_sequence (id, next) VALUES (1, 1);
 
+CREATE TABLE troth_topic (
+    topic   TEXT NOT NULL PRIMARY KEY,
+    version INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE troth_subscriber (
     id     INTEGER PRIMARY KEY AUTOINCREMENT,
     topic  TEXT NOT NULL,

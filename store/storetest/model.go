@@ -56,9 +56,10 @@ func (m *model) create(r *rapid.T) {
 	x.Branches = x.Branches[:rapid.IntRange(0, 2).Draw(r, "branches")]
 	m.change(r, x)
 	y := x.Clone()
-	m.same(r, "Create", m.real.Create(m.ctx, x), m.memory.Create(m.ctx, y))
+	err := m.real.Create(m.ctx, x)
+	m.same(r, "Create", err, m.memory.Create(m.ctx, y))
 	m.equal(r, x, y)
-	if m.known[x.GID] == nil {
+	if err == nil {
 		m.known[x.GID] = x
 	}
 }
@@ -87,8 +88,9 @@ func (m *model) change(r *rapid.T, x *store.Transaction) {
 func (m *model) save(r *rapid.T) {
 	gid := rapid.SampledFrom(modelGIDs).Draw(r, "gid")
 	x := m.known[gid]
-	if x == nil {
-		x = transaction(gid)
+	known := x != nil
+	if !known {
+		x = transaction(gid) // of no version that there is
 	}
 	x = x.Clone()
 	added := len(x.Branches)
@@ -99,7 +101,7 @@ func (m *model) save(r *rapid.T) {
 		})
 	}
 	m.change(r, x)
-	if rapid.IntRange(0, 5).Draw(r, "wrong") == 0 {
+	if known && rapid.IntRange(0, 5).Draw(r, "wrong") == 0 {
 		x.Version++
 	}
 	y := x.Clone()

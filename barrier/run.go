@@ -133,16 +133,25 @@ func undone(err error) bool {
 	return number == deadlock || number == recordChanged
 }
 
-// mysqlNumber is the error number in a *mysql.MySQLError, whose field has no method;
-// 0 if there is none.
+// mysqlNumber is the error number of a *mysql.MySQLError in the tree of err, whose field
+// has no method; 0 if there is none.
 func mysqlNumber(err error) uint64 {
-	for ; err != nil; err = errors.Unwrap(err) {
-		v := reflect.Indirect(reflect.ValueOf(err))
-		if v.Kind() != reflect.Struct {
-			continue
-		}
+	if err == nil {
+		return 0
+	}
+	if v := reflect.Indirect(reflect.ValueOf(err)); v.Kind() == reflect.Struct {
 		if n := v.FieldByName("Number"); n.IsValid() && n.Kind() == reflect.Uint16 {
 			return n.Uint()
+		}
+	}
+	switch e := err.(type) { //nolint:errorlint // this walks the tree itself, as errors.As does
+	case interface{ Unwrap() error }:
+		return mysqlNumber(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		for _, joined := range e.Unwrap() {
+			if n := mysqlNumber(joined); n != 0 {
+				return n
+			}
 		}
 	}
 	return 0

@@ -111,6 +111,9 @@ func TestFailedStepMayComeAgain(t *testing.T) {
 				return refused
 			})
 			requireIs(t, err, refused)
+			if n := w.counts(t, gid)[op]; n != 0 {
+				t.Errorf("%v failed and took effect", op)
+			}
 			must(t, w.run(t, s))
 			must(t, w.run(t, s))
 		}

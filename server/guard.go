@@ -149,7 +149,7 @@ func (q *quota) allow(ctx context.Context, owner string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.open >= q.openMax && q.now().Sub(o.counted) >= recountEvery {
-		n, err := countOpen(ctx, q.store, owner, q.openMax)
+		n, err := count(ctx, q.store, store.Filter{States: unfinished, Owner: owner}, q.openMax)
 		if err != nil {
 			return true // the store will refuse by itself
 		}
@@ -164,11 +164,14 @@ func (q *quota) allow(ctx context.Context, owner string) bool {
 
 var unfinished = []store.State{store.Prepared, store.Submitted, store.Aborting}
 
-// countOpen counts up to limit open transactions.
-func countOpen(ctx context.Context, s store.Store, owner string, limit int) (n int, err error) {
-	f := store.Filter{States: unfinished, Owner: owner}
+// countStep is how many transactions are listed at a time to be counted: each comes with
+// its payloads.
+const countStep = 50
+
+// count counts up to limit transactions.
+func count(ctx context.Context, s store.Store, f store.Filter, limit int) (n int, err error) {
 	for {
-		f.Limit = min(limit-n, store.ListLimitMax)
+		f.Limit = min(limit-n, countStep)
 		page, next, err := s.List(ctx, f)
 		if err != nil {
 			return 0, err

@@ -14,7 +14,7 @@ const (
 	purgePause  = 50 * time.Millisecond // between batches
 	purgeLimit  = 30 * time.Second      // of one batch
 	stuckLimit  = 10 * time.Second      // of one count
-	stuckNumber = store.ListLimitMax    // counted at most
+	stuckNumber = 1000                  // counted at most
 )
 
 // keepHouse removes what nobody wants to see any more, and counts what is stuck. It
@@ -55,8 +55,7 @@ func (s *Server) purge() {
 func (s *Server) countStuck() {
 	ctx, cancel := context.WithTimeout(s.ctx, stuckLimit)
 	defer cancel()
-	page, _, err := s.cfg.Store.List(ctx, store.Filter{Stuck: true, Limit: stuckNumber})
-	if err == nil {
-		s.meter.Stuck(len(page))
+	if n, err := count(ctx, s.cfg.Store, store.Filter{Stuck: true}, stuckNumber); err == nil {
+		s.meter.Stuck(n)
 	}
 }

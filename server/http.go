@@ -9,11 +9,13 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/troth-tx/troth/metrics"
 	"github.com/troth-tx/troth/server/api"
 	"github.com/troth-tx/troth/server/auth"
+	"github.com/troth-tx/troth/store"
 )
 
 func (s *Server) newHTTP() *http.Server {
@@ -78,17 +80,39 @@ func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 		say(w, http.StatusServiceUnavailable, "draining")
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-	defer cancel()
-	if _, err := s.cfg.Store.NextDue(ctx); err != nil {
-		s.log.WarnContext(ctx, "not ready: the store does not answer", "err", err)
+	if err := s.ready.ask(r.Context(), s.cfg.Store, s.cfg.Now); err != nil {
+		s.log.WarnContext(r.Context(), "not ready: the store does not answer", "err", err)
 		say(w, http.StatusServiceUnavailable, "the store does not answer")
 		return
 	}
 	say(w, http.StatusOK, "ready")
 }
 
-const readyTimeout = 2 * time.Second
+const (
+	readyTimeout = 2 * time.Second
+	readyFor     = 250 * time.Millisecond
+)
+
+// readiness asks the store whether it answers, for everybody: anybody may ask, as often
+// as they like, and the store is asked a few times a second.
+type readiness struct {
+	mu    sync.Mutex // held while the store answers
+	asked time.Time
+	err   error
+}
+
+func (y *readiness) ask(ctx context.Context, s store.Store, now func() time.Time) error {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if !y.asked.IsZero() && now().Sub(y.asked) < readyFor {
+		return y.err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyTimeout) // the answer is for others too
+	defer cancel()
+	_, y.err = s.NextDue(ctx)
+	y.asked = now()
+	return y.err
+}
 
 func say(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")

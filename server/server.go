@@ -92,6 +92,7 @@ type Server struct {
 	certs  *certificates
 	health *health.Server
 
+	ready    readiness
 	draining atomic.Bool
 	failed   chan error
 

@@ -44,6 +44,7 @@ type Handler struct {
 	mux      *http.ServeMux
 	routes   map[string]*route // by pattern
 	document []byte
+	lists    chan struct{} // a place for each list that is being made
 }
 
 // New returns the handler of all that is under Base.
@@ -54,7 +55,7 @@ func New(cfg Config) *Handler {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	h := &Handler{cfg: cfg, mux: http.NewServeMux(), routes: make(map[string]*route)}
+	h := &Handler{cfg: cfg, mux: http.NewServeMux(), routes: make(map[string]*route), lists: make(chan struct{}, listsMax)}
 	table := h.table()
 	h.document = document(table)
 	for i := range table {

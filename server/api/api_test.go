@@ -140,29 +140,37 @@ func gids(p api.Page) string {
 // Pages give every transaction once, also while others come.
 func TestPages(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
-	now := time.Now()
-	for i := range 25 {
-		b.put(t, store.Transaction{GID: fmt.Sprintf("g-%02d", i), Pattern: store.TCC, State: store.Prepared, Created: now.Add(-time.Duration(i/5) * time.Second), Due: now.Add(time.Hour)})
-	}
-	seen := make(map[string]int)
-	cursor := ""
-	for n := 0; ; n++ {
-		page := wantPage(t, b, "limit=4&cursor="+url.QueryEscape(cursor))
-		for _, tx := range page.Transactions {
-			seen[tx.GID]++
+	for _, limit := range []int{1, 4, 20, 33, 70, 71, 1000} {
+		b := setup(t)
+		now := time.Now()
+		for i := range 70 {
+			b.put(t, store.Transaction{GID: fmt.Sprintf("g-%02d", i), Pattern: store.TCC, State: store.Prepared, Created: now.Add(-time.Duration(i/5) * time.Second), Due: now.Add(time.Hour)})
 		}
-		b.put(t, store.Transaction{GID: fmt.Sprintf("late-%02d", n), Pattern: store.TCC, State: store.Prepared, Created: now.Add(time.Hour), Due: now.Add(time.Hour)})
-		if cursor = page.Next; cursor == "" {
-			break
+		seen := make(map[string]int)
+		pages := 0
+		for cursor := ""; ; pages++ {
+			page := wantPage(t, b, fmt.Sprintf("limit=%d&cursor=%s", limit, url.QueryEscape(cursor)))
+			for _, tx := range page.Transactions {
+				seen[tx.GID]++
+			}
+			if len(page.Transactions) > limit {
+				t.Fatalf("limit %d: a page of %d", limit, len(page.Transactions))
+			}
+			b.put(t, store.Transaction{GID: fmt.Sprintf("late-%02d", pages), Pattern: store.TCC, State: store.Prepared, Created: now.Add(time.Hour), Due: now.Add(time.Hour)})
+			if cursor = page.Next; cursor == "" {
+				break
+			}
+			if pages > 70 {
+				t.Fatal("pages without end")
+			}
 		}
-		if n > 25 {
-			t.Fatal("pages without end")
+		for i := range 70 {
+			if gid := fmt.Sprintf("g-%02d", i); seen[gid] != 1 {
+				t.Errorf("limit %d: %s was seen %d times", limit, gid, seen[gid])
+			}
 		}
-	}
-	for i := range 25 {
-		if gid := fmt.Sprintf("g-%02d", i); seen[gid] != 1 {
-			t.Errorf("%s was seen %d times", gid, seen[gid])
+		if want := (70+limit-1)/limit - 1; pages != want {
+			t.Errorf("limit %d: %d pages after the first, want %d", limit, pages, want)
 		}
 	}
 }

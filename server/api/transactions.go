@@ -28,16 +28,37 @@ func (h *Handler) list(r *http.Request, _ io.Reader) (any, error) {
 		}
 		f.Owner = owner
 	}
-	found, next, err := h.cfg.Store.List(r.Context(), f)
-	if err != nil {
-		return nil, err
+	select {
+	case h.lists <- struct{}{}:
+		defer func() { <-h.lists }()
+	case <-r.Context().Done():
+		return nil, context.Cause(r.Context())
 	}
-	page := Page{Transactions: make([]Summary, 0, len(found)), Next: next}
-	for _, t := range found {
-		page.Transactions = append(page.Transactions, summaryOf(t, now))
+	page := Page{Transactions: []Summary{}}
+	for limit := f.Limit; limit > 0; limit = f.Limit - len(page.Transactions) {
+		part := f
+		part.Limit = min(limit, listStep)
+		found, next, err := h.cfg.Store.List(r.Context(), part)
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range found {
+			page.Transactions = append(page.Transactions, summaryOf(t, now))
+		}
+		page.Next, f.Cursor = next, next
+		if next == "" {
+			break
+		}
 	}
 	return page, nil
 }
+
+// What the store lists has its payloads, of up to 16 MiB each: few at a time are in
+// memory, for few who ask.
+const (
+	listStep = 20 // transactions
+	listsMax = 4  // requests
+)
 
 // The lengths of what a filter may have, in bytes.
 const (

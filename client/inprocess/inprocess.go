@@ -148,10 +148,10 @@ func requestOf(x *client.Transaction) (engine.Request, error) {
 
 // opOf finds the operation of a workflow's step.
 func opOf(op client.Op) store.Op {
-	if op == client.OpCommit {
-		return store.Commit
-	} else if op == client.OpRollback {
-		return store.Rollback
+	for _, o := range []store.Op{store.Commit, store.Rollback} {
+		if o.String() == string(op) {
+			return o
+		}
 	}
 	return store.Action
 }

@@ -139,12 +139,17 @@ func (s *shop) table(t *testing.T) *barrier.Table {
 // open starts the service of one process.
 func (s *shop) open(t *testing.T, c *client.Client, db *sql.DB) *xabranch.Service {
 	t.Helper()
+	return s.openHolding(t, c, db, 0)
+}
+
+func (s *shop) openHolding(t *testing.T, c *client.Client, db *sql.DB, hold time.Duration) *xabranch.Service {
+	t.Helper()
 	var r troth.Resource = postgres.New("shop", db)
 	if s.driver == "mysql" {
 		r = mysql.New("shop", db)
 	}
 	service, err := xabranch.Open(t.Context(), xabranch.Config{
-		Client: c, Resource: r, DB: db, Barrier: s.table(t), WaitMax: time.Second,
+		Client: c, Resource: r, DB: db, Barrier: s.table(t), WaitMax: time.Second, HoldMax: hold,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -57,14 +57,15 @@ func (h *Handler) topic(r *http.Request, _ io.Reader) (any, error) {
 	if err := checkTopic(name); err != nil {
 		return nil, err
 	}
+	version, err := h.cfg.Store.TopicVersion(r.Context(), name)
+	if err != nil {
+		return nil, err
+	}
 	list, err := h.cfg.Store.Topic(r.Context(), name)
 	if err != nil {
 		return nil, err
 	}
-	if len(list) == 0 {
-		return nil, store.ErrNotFound
-	}
-	t := Topic{Topic: name, Subscribers: make([]Subscriber, 0, len(list))}
+	t := Topic{Topic: name, Version: version, Subscribers: make([]Subscriber, 0, len(list))}
 	for _, s := range list {
 		t.Subscribers = append(t.Subscribers, Subscriber{withoutPassword(s.URL), s.Remark})
 	}

@@ -54,7 +54,7 @@ func (h *Handler) table() []route {
 			params: []param{topic}, body: Subscriber{}, reply: Done{}, errors: []int{http.StatusConflict}, serve: h.subscribe,
 		},
 		{
-			method: http.MethodDelete, path: "/topics/{topic}/subscribers", role: auth.Admin, summary: "Remove a subscriber; a topic without any is gone",
+			method: http.MethodDelete, path: "/topics/{topic}/subscribers", role: auth.Admin, summary: "Remove a subscriber; the topic stays",
 			params: []param{topic, {name: "url", in: "query", text: "the subscriber's address"}}, reply: Done{}, errors: []int{http.StatusNotFound}, serve: h.unsubscribe,
 		},
 		{

@@ -100,6 +100,7 @@ type Topics struct {
 // A Topic has its subscribers.
 type Topic struct {
 	Topic       string       `json:"topic"`
+	Version     int64        `json:"version" doc:"how many have subscribed and left"`
 	Subscribers []Subscriber `json:"subscribers" doc:"in the order in which they came"`
 }
 

@@ -171,3 +171,28 @@ func TestDurability(t *testing.T) {
 		}
 	}
 }
+
+// A reopened store does not remember what it has, and finds out.
+func TestReopenedKnowsWhatItHas(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "s")
+	s := mustOpen(t, dir)
+	x := &store.Transaction{GID: "a", Pattern: store.Saga, State: store.Submitted, Created: time.Unix(1, 0)}
+	if err := s.Create(t.Context(), x.Clone()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, dir)
+	if err := s.Create(t.Context(), x.Clone()); !errors.Is(err, store.ErrExists) {
+		t.Errorf("Create = %v, want ErrExists", err)
+	}
+	if err := s.Save(t.Context(), x, 0); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("Save of version 0 = %v, want ErrConflict", err)
+	}
+	x.Version = 1
+	if err := s.Save(t.Context(), x, 0); err != nil || x.Version != 2 {
+		t.Errorf("Save = %v, version %d", err, x.Version)
+	}
+}

@@ -3,7 +3,10 @@ package mysql_test
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -134,5 +137,44 @@ func TestOpenRefuses(t *testing.T) {
 	db.SetMaxOpenConns(2)
 	if _, err := mysql.Open(t.Context(), db, &mysql.Options{Allow: []string{"innodb_flush_log_at_trx_commit"}}); err == nil || !strings.Contains(err.Error(), "SetMaxOpenConns") {
 		t.Errorf("Open of a pool that is too small = %v, want a refusal", err)
+	}
+}
+
+func TestServerFrozen(t *testing.T) {
+	t.Parallel()
+	server := dbtest.SharedMariaDB(t, 2)
+	server.MustOwn(t)
+	storetest.Frozen(t, open(t, database(t, server.NewDatabase(t)), nil), server)
+}
+
+// A value that the server refuses, by ending the connection, harms nobody else's change.
+func TestTooLarge(t *testing.T) {
+	t.Parallel()
+	s := openNew(t)
+	x := &store.Transaction{GID: "large", Pattern: store.Workflow, State: store.Prepared, Created: time.Unix(1, 0)}
+	if err := s.Create(t.Context(), x); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 32 {
+		wg.Go(func() {
+			y := &store.Transaction{GID: fmt.Sprint("small-", i), Pattern: store.Saga, State: store.Prepared, Created: time.Unix(1, 0)}
+			if err := s.Create(t.Context(), y); err != nil {
+				t.Errorf("Create beside it: %v", err)
+			}
+		})
+	}
+	x.Result = strings.Repeat("x", 20<<20) // max_allowed_packet is 16 MiB
+	err := s.Save(t.Context(), x, 0)
+	wg.Wait()
+	if err == nil || errors.Is(err, store.ErrConflict) {
+		t.Errorf("Save of too much = %v, want the server's error", err)
+	}
+	if x, err = s.Get(t.Context(), "large"); err != nil || x.Version != 1 {
+		t.Fatalf("it is %+v, %v, want it unchanged", x, err)
+	}
+	x.Result = "less"
+	if err := s.Save(t.Context(), x, 0); err != nil {
+		t.Error(err)
 	}
 }

@@ -134,3 +134,10 @@ func TestOpenRefuses(t *testing.T) {
 		t.Errorf("Open of a pool that is too small = %v, want a refusal", err)
 	}
 }
+
+func TestServerFrozen(t *testing.T) {
+	t.Parallel()
+	server := dbtest.SharedPostgres(t, 2)
+	server.MustOwn(t)
+	storetest.Frozen(t, open(t, database(t, server.NewDatabase(t)), nil), server)
+}

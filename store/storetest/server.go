@@ -103,3 +103,47 @@ func Shared(t *testing.T, a, b store.Store) {
 		}
 	})
 }
+
+// A Freezer is a database that a test may stop for a while.
+type Freezer interface {
+	Freeze() error
+	Thaw() error
+}
+
+// Frozen tests what callers hear while the database does not answer, and that all goes
+// on when it does.
+func Frozen(t *testing.T, s store.Store, server Freezer) {
+	ctx := t.Context()
+	x := transaction("frozen")
+	mustCreate(t, s, x)
+	if err := server.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	together(8, func(i int) {
+		soon, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		defer cancel()
+		var err error
+		if i == 0 {
+			err = s.Save(soon, x.Clone(), 2)
+		} else {
+			err = s.Create(soon, transaction(fmt.Sprint("frozen-", i)))
+		}
+		if !errors.Is(err, context.DeadlineExceeded) || isSentinel(err) {
+			t.Errorf("a change while nothing answers = %v, want the error of its ctx", err)
+		}
+	})
+	if err := server.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	mustCreate(t, s, transaction("thawed"))
+	if y := mustGet(t, s, x.GID); y.Version != 1 && y.Version != 2 {
+		t.Errorf("it has the version %d, want 1 or 2", y.Version)
+	} else {
+		mustSave(t, s, y, 2)
+	}
+	for i := 1; i < 8; i++ {
+		if err := s.Create(ctx, transaction(fmt.Sprint("frozen-", i))); err != nil && !errors.Is(err, store.ErrExists) {
+			t.Errorf("Create again = %v, want nil or ErrExists", err)
+		}
+	}
+}

@@ -45,8 +45,7 @@ func (w *writer) write(ops []*op) {
 		return
 	}
 	w.last = flushed{}
-	var unknown *commitError
-	if len(ops) > 1 && w.session != nil && !errors.As(err, &unknown) { // the database refused something: whose?
+	if len(ops) > 1 && w.oneOfThem(err) {
 		for i := range ops {
 			w.write(ops[i : i+1])
 		}
@@ -56,6 +55,21 @@ func (w *writer) write(ops []*op) {
 		o.err = err
 		close(o.done)
 	}
+}
+
+// oneOfThem reports whether a batch may have failed because of one of its changes, and
+// none of them was made: the database lives. Some end the connection to refuse a value.
+func (w *writer) oneOfThem(err error) bool {
+	var unknown *commitError
+	switch {
+	case errors.As(err, &unknown), w.failed != nil, errors.Is(err, context.DeadlineExceeded), w.store.life.Err() != nil:
+		return false
+	case w.session != nil:
+		return true
+	}
+	ctx, cancel := w.store.writeContext()
+	defer cancel()
+	return w.connect(ctx) == nil
 }
 
 // commit writes a batch as one transaction. If it was refused before the COMMIT, with
@@ -185,9 +199,8 @@ func (w *writer) transact(f func(ctx context.Context, s *session) (commit bool, 
 func (w *writer) tryOnce(ctx context.Context, f func(ctx context.Context, s *session) (bool, error)) (again bool, err error) {
 	fresh := w.session == nil
 	if fresh {
-		if w.session, err = openSession(ctx, w.store.cfg.Write, w.store.dialect); err != nil {
-			w.session = nil
-			return false, fmt.Errorf("store: connect: %w", err)
+		if err := w.connect(ctx); err != nil {
+			return false, err
 		}
 	}
 	s := w.session
@@ -212,6 +225,15 @@ func (w *writer) tryOnce(ctx context.Context, f func(ctx context.Context, s *ses
 		return err != nil && !fresh, cmp.Or(err, rollbackErr)
 	}
 	return err != nil && w.store.dialect.again(err), err
+}
+
+func (w *writer) connect(ctx context.Context) error {
+	s, err := openSession(ctx, w.store.cfg.Write, w.store.dialect)
+	if err != nil {
+		return fmt.Errorf("store: connect: %w", err)
+	}
+	w.session = s
+	return nil
 }
 
 // drop ends the connection, and with it what it has not committed.

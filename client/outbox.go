@@ -52,25 +52,18 @@ func (m *Message) DoAndSubmit(ctx context.Context, o Outbox, query string, f fun
 	return m.DoAndSubmitLocal(ctx, query, &sqlLocal{Outbox: o, f: f})
 }
 
-// sqlLocal is a transaction of database/sql.
+// sqlLocal is a transaction of database/sql. Committed asks also when it was f that
+// failed: another call of the same name may have committed since, or be about to.
 type sqlLocal struct {
 	Outbox
-	f      func(ctx context.Context, tx *sql.Tx) error
-	failed bool // the function failed: it is rolled back
+	f func(ctx context.Context, tx *sql.Tx) error
 }
 
 func (l *sqlLocal) Run(ctx context.Context, step barrier.Step) error {
-	return l.Barrier.Run(ctx, l.DB, step, func(ctx context.Context, tx *sql.Tx) error {
-		err := l.f(ctx, tx)
-		l.failed = err != nil
-		return err
-	})
+	return l.Barrier.Run(ctx, l.DB, step, l.f)
 }
 
 func (l *sqlLocal) Committed(ctx context.Context, step barrier.Step) (bool, error) {
-	if l.failed {
-		return false, nil
-	}
 	return l.Barrier.QueryPrepared(ctx, l.DB, step)
 }
 

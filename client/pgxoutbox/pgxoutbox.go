@@ -31,25 +31,18 @@ func DoAndSubmit(ctx context.Context, m *client.Message, o Outbox, query string,
 	return m.DoAndSubmitLocal(ctx, query, &local{Outbox: o, f: f})
 }
 
-// local is a transaction of pgx.
+// local is a transaction of pgx. Committed asks also when it was f that failed: another
+// call of the same name may have committed since, or be about to.
 type local struct {
 	Outbox
-	f      func(ctx context.Context, tx pgx.Tx) error
-	failed bool // the function failed: it is rolled back
+	f func(ctx context.Context, tx pgx.Tx) error
 }
 
 func (l *local) Run(ctx context.Context, step barrier.Step) error {
-	return l.Barrier.Run(ctx, l.Pool, step, func(ctx context.Context, tx pgx.Tx) error {
-		err := l.f(ctx, tx)
-		l.failed = err != nil
-		return err
-	})
+	return l.Barrier.Run(ctx, l.Pool, step, l.f)
 }
 
 func (l *local) Committed(ctx context.Context, step barrier.Step) (bool, error) {
-	if l.failed {
-		return false, nil
-	}
 	return l.Barrier.QueryPrepared(ctx, l.Pool, step)
 }
 

@@ -94,12 +94,12 @@ func printRows(out io.Writer, store string, rows []row) error {
 	}
 	_, _ = fmt.Fprintf(out, "\n%s\n", names[store])
 	t := tabwriter.NewWriter(out, 0, 8, 2, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprint(t, "pattern\tclients\ttroth tx/s\tdtm tx/s\tratio\ttroth p50\tdtm p50\ttroth p99\tdtm p99\ttroth cpu\tdtm cpu\tdriver cpu\t\n")
+	_, _ = fmt.Fprint(t, "pattern\tclients\ttroth tx/s\tdtm tx/s\tratio\ttroth p50\tdtm p50\ttroth p99\tdtm p99\ttroth cpu\tdtm cpu\tdriver cpu\tdtm refused\t\n")
 	for _, r := range rows {
-		_, _ = fmt.Fprintf(t, "%s\t%d\t%.0f\t%s\t%s\t%s\t%s\t%s\t%s\t%.0f\t%s\t%.0f\t\n", r.pattern, r.clients, r.troth.rate,
+		_, _ = fmt.Fprintf(t, "%s\t%d\t%.0f\t%s\t%s\t%s\t%s\t%s\t%s\t%.0f\t%s\t%.0f\t%s\t\n", r.pattern, r.clients, r.troth.rate,
 			number(r.dtm.rate, "%.0f"), number(r.ratio(), "%.2f"),
 			milliseconds(r.troth.p50), milliseconds(r.dtm.p50), milliseconds(r.troth.p99), milliseconds(r.dtm.p99),
-			r.troth.cpu, number(r.dtm.cpu, "%.0f"), r.troth.driverCPU)
+			r.troth.cpu, number(r.dtm.cpu, "%.0f"), r.troth.driverCPU, number(float64(r.dtm.refused), "%.0f"))
 	}
 	return t.Flush()
 }

@@ -15,6 +15,7 @@ type sample struct {
 	cpu       float64 // microseconds of the server's processor time, per transaction
 	driverCPU float64
 	latencies []time.Duration
+	refused   int // transactions that were not made because the server said no
 }
 
 // load lets clients run a pattern for a while.
@@ -46,19 +47,26 @@ func (w *world) load(ctx context.Context, p *process, y pattern, clients int, d 
 		wg.Go(func() {
 			var took []time.Duration
 			var failed error
-			for ctx.Err() == nil {
+			refused := 0
+			for failed == nil && ctx.Err() == nil {
 				from := time.Now()
 				if from.Sub(begin) >= d {
 					break
 				}
-				if failed = y.run(each); failed != nil {
-					break
+				var no *refusal
+				switch err := y.run(each); {
+				case err == nil:
+					took = append(took, time.Since(from))
+				case errors.As(err, &no) && p.mayRefuse:
+					refused++
+				default:
+					failed = err
 				}
-				took = append(took, time.Since(from))
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			s.latencies = append(s.latencies, took...)
+			s.refused += refused
 			if failed != nil {
 				errs = append(errs, failed)
 			}
@@ -84,6 +92,7 @@ func (w *world) load(ctx context.Context, p *process, y pattern, clients int, d 
 type result struct {
 	rate, cpu, driverCPU float64 // medians of the rounds
 	p50, p99             time.Duration
+	refused              int // of all rounds
 }
 
 func summary(all []sample) result {
@@ -91,6 +100,7 @@ func summary(all []sample) result {
 	var latencies []time.Duration
 	for _, s := range all {
 		latencies = append(latencies, s.latencies...)
+		r.refused += s.refused
 	}
 	slices.Sort(latencies)
 	r.rate = median(all, func(s sample) float64 { return s.rate })

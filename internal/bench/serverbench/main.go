@@ -150,7 +150,7 @@ func run(ctx context.Context, out io.Writer, args []string) (err error) {
 }
 
 func (w *world) rates(ctx context.Context, out io.Writer, c config) error {
-	_, _ = fmt.Fprintf(out, "Transactions of two branches, from their first request to the answer that they are over. cpu: microseconds of\nthe server's processor time per transaction; driver: of clients and participants. Median of %d interleaved rounds of %v.\n", c.rounds, c.each)
+	_, _ = fmt.Fprintf(out, "Transactions of two branches, from their first request to the answer that they are over. cpu: microseconds of\nthe server's processor time per transaction; driver: of clients and participants. refused: transactions\nthat were answered with an error, which do not count. Median of %d interleaved rounds of %v.\n", c.rounds, c.each)
 	for _, store := range c.stores {
 		rows, err := w.compare(ctx, c, store)
 		if err != nil {

@@ -166,7 +166,7 @@ func (w *world) startDTM(ctx context.Context, store string) (*process, error) {
 	}
 	p, err := command{name: "dtm", path: w.dtm, dir: dir, http: onHTTP, env: env, ping: "/api/ping"}.start(ctx)
 	if p != nil {
-		p.dir = dir
+		p.dir, p.mayRefuse = dir, true
 	}
 	return p, err
 }

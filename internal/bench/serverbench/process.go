@@ -24,6 +24,10 @@ type process struct {
 	dir   string        // removed with it; empty: nothing
 	ready time.Duration // from its start to its first answer
 	ended chan struct{}
+
+	// mayRefuse says that an answer other than 200 does not end the run: over MariaDB
+	// dtm answers 500 where its database met a deadlock.
+	mayRefuse bool
 }
 
 // A command is a program to be started as a server.

@@ -38,7 +38,8 @@ func dial(host string) (*conn, error) {
 
 func (c *conn) close() { _ = c.c.Close() }
 
-// post sends a body and fails unless the answer is 200.
+// post sends a body and fails unless the answer is 200, with a *refusal if there is
+// another.
 func (c *conn) post(path string, body []byte) error {
 	o := append(c.out[:0], "POST "...)
 	o = append(append(o, path...), " HTTP/1.1\r\nHost: "...)
@@ -63,8 +64,16 @@ func (c *conn) post(path string, body []byte) error {
 	}
 	reply := make([]byte, size)
 	_, err = io.ReadFull(c.r, reply)
-	return errors.Join(fmt.Errorf("POST %s: %s: %s", path, bytes.TrimSpace(first), bytes.TrimSpace(reply)), err)
+	if err != nil {
+		return err
+	}
+	return &refusal{fmt.Sprintf("POST %s: %s: %s", path, bytes.TrimSpace(first), bytes.TrimSpace(reply))}
 }
+
+// A refusal is an answer other than 200. The connection is still good.
+type refusal struct{ text string }
+
+func (r *refusal) Error() string { return r.text }
 
 var errChunked = errors.New("a chunked message: this client does not read it")
 

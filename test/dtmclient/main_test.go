@@ -7,6 +7,7 @@ package dtmclient_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,7 +30,11 @@ var program, sharedDir string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
-	dtmlog.InitLog("fatal") // the client tells of every request otherwise
+	dtmlog.InitLog("fatal")                                // the client tells of every request otherwise
+	if err := flag.Set("test.parallel", "8"); err != nil { // cases wait for the server's pauses, mostly; -parallel still counts
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	dir, err := os.MkdirTemp("", "troth-dtmclient-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

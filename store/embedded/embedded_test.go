@@ -26,6 +26,10 @@ func BenchmarkSaga(b *testing.B) {
 	storetest.Bench(b, func(tb testing.TB) store.Store { return mustOpen(tb, tb.TempDir()+"/s") }, "")
 }
 
+func BenchmarkGet(b *testing.B) {
+	storetest.BenchGet(b, func(tb testing.TB) store.Store { return mustOpen(tb, tb.TempDir()+"/s") })
+}
+
 func TestStore(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, func(tb testing.TB) store.Store { return mustOpen(tb, tb.TempDir()+"/s") })

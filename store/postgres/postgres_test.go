@@ -52,6 +52,8 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, openNew)
 }
 
+func BenchmarkGet(b *testing.B) { storetest.BenchGet(b, openNew) }
+
 func BenchmarkSaga(b *testing.B) { storetest.Bench(b, openNew, dbtest.SharedPostgres(b, 0).Dir()) }
 
 // What the store confirmed outlives the server's death, and nothing is there by halves.

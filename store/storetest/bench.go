@@ -46,6 +46,28 @@ func Bench(b *testing.B, open func(testing.TB) store.Store, serverDir string) {
 	}
 }
 
+// BenchGet measures reading what Bench writes.
+func BenchGet(b *testing.B, open func(testing.TB) store.Store) {
+	s := open(b)
+	const n = 1000
+	for i := range n {
+		if err := saga(b.Context(), s, fmt.Sprint("get-", i)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	cpu := cpuTime(b)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := s.Get(b.Context(), fmt.Sprint("get-", rand.IntN(n))); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+	b.StopTimer()
+	b.ReportMetric(float64((cpuTime(b)-cpu).Microseconds())/float64(b.N), "cpu-µs/get")
+}
+
 var benchPayload = bytes.Repeat([]byte("0123456789abcdef"), 10)
 
 // saga does to a store what the engine does for a saga that succeeds.

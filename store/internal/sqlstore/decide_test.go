@@ -84,7 +84,7 @@ func TestPiecesAndChunks(t *testing.T) {
 		lengths = append(lengths, to-from)
 		return nil
 	})
-	if want := []int{64, 32, 4, 1, 32, 16, 1}; err != nil || at != len(sizes) || !slices.Equal(lengths, want) {
+	if want := []int{64, 32, 4, 1, 48, 1}; err != nil || at != len(sizes) || !slices.Equal(lengths, want) {
 		t.Errorf("chunks = %d, %v, want %d", lengths, err, want)
 	}
 	failure := errors.New("no")

@@ -77,14 +77,14 @@ func pieces(n int, size func(i int) int, f func(from, to int) error) error {
 	return nil
 }
 
-// chunks is pieces with lengths that come again: powers of two up to most. So there are
-// few different statements to prepare.
+// chunks is pieces with lengths that come again, so that there are few different
+// statements to prepare: up to most, a multiple of chunkStep or less than that.
 func chunks(n, most int, size func(i int) int, f func(from, to int) error) error {
 	return pieces(n, size, func(from, end int) error {
 		for from < end {
-			to := from + most
-			for to > end {
-				to = from + (to-from)/2
+			to := from + min(most, end-from)
+			if to-from > chunkStep {
+				to -= (to - from) % chunkStep
 			}
 			if err := f(from, to); err != nil {
 				return err
@@ -94,6 +94,8 @@ func chunks(n, most int, size func(i int) int, f func(from, to int) error) error
 		return nil
 	})
 }
+
+const chunkStep = 8
 
 // statementMax is how many bytes a statement of several rows may have. The least that
 // servers accept by default is 16 MiB (MariaDB).

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 
 	"github.com/pressly/goose/v3"
 )
@@ -76,19 +77,26 @@ func (MySQL) in(column string, numbers []int64) (string, []any) {
 const rowsMax = 64
 
 func (MySQL) lookup(ctx context.Context, s *session, gids []string, found func(string, place)) error {
-	return chunks(len(gids), rowsMax, func(i int) int { return len(gids[i]) }, func(from, to int) error {
+	for part := range slices.Chunk(gids, rowsMax) {
+		n := len(part)
+		if n > chunkStep { // the last one is asked for several times
+			n = (n + chunkStep - 1) / chunkStep * chunkStep
+		}
 		// The index is forced so that only these rows are ever locked, in its order.
-		text := s.text("lookup", to-from, func(n int) string {
+		text := s.text("lookup", n, func(n int) string {
 			return "SELECT gid, seq, version FROM troth_transaction FORCE INDEX (troth_transaction_gid)" +
 				" WHERE gid IN (" + repeated("?", n) + ") ORDER BY gid FOR UPDATE"
 		})
 		s.args = s.args[:0]
-		for _, gid := range gids[from:to] {
-			s.args = append(s.args, gid)
+		for i := range n {
+			s.args = append(s.args, part[min(i, len(part)-1)])
 		}
 		rows, err := s.query(ctx, text, s.args...)
-		return scanPlaces(rows, err, found)
-	})
+		if err := scanPlaces(rows, err, found); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func scanPlaces(rows *sql.Rows, err error, found func(string, place)) error {

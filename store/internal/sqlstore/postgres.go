@@ -85,12 +85,13 @@ func (Postgres) lookup(ctx context.Context, s *session, gids []string, found fun
 
 // One statement, whose text never changes, for any number of rows: a column is an array.
 const (
-	postgresInsert = "INSERT INTO troth_transaction (" + insertColumns + ")" +
-		" SELECT c01, c02, c03, c04, c05, c06, c07, c08, c09, NULLIF(c10, 0), NULLIF(c11, 0), c12, c13, c14 FROM unnest(" +
+	postgresInsert = "WITH u AS (SELECT * FROM unnest(" +
 		"$1::bigint[], $2::text[], $3::text[], $4::smallint[], $5::smallint[], $6::bigint[], $7::bigint[], $8::bigint[]," +
-		" $9::bigint[], $10::bigint[], $11::bigint[], $12::smallint[], $13::text[], $14::bytea[])" +
-		" AS u(c01, c02, c03, c04, c05, c06, c07, c08, c09, c10, c11, c12, c13, c14)"
-	postgresDefine = "INSERT INTO troth_definition (seq, content) SELECT * FROM unnest($1::bigint[], $2::bytea[])"
+		" $9::bigint[], $10::bigint[], $11::bigint[], $12::smallint[], $13::text[], $14::bytea[], $15::bytea[])" +
+		" AS u(c01, c02, c03, c04, c05, c06, c07, c08, c09, c10, c11, c12, c13, c14, c15))," +
+		" d AS (INSERT INTO troth_definition (seq, content) SELECT c01, c15 FROM u)" +
+		" INSERT INTO troth_transaction (" + insertColumns + ")" +
+		" SELECT c01, c02, c03, c04, c05, c06, c07, c08, c09, NULLIF(c10, 0), NULLIF(c11, 0), c12, c13, c14 FROM u"
 	postgresAdd    = "INSERT INTO troth_addition (seq, part, content) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[])"
 	postgresUpdate = "UPDATE troth_transaction t SET state = u.state, version = u.version, attempts = u.attempts, updated = u.updated," +
 		" finished = NULLIF(u.finished, 0), due = NULLIF(u.due, 0), leased = u.leased, reason = u.reason, progress = u.progress FROM unnest(" +
@@ -131,13 +132,6 @@ func (Postgres) insert(ctx context.Context, s *session, rows []*row) error {
 			collect(rows, func(r *row) int16 { return int16(r.leased) }),
 			collect(rows, func(r *row) string { return r.reason }),
 			collect(rows, func(r *row) []byte { return r.progress }),
-		)
-		if err != nil {
-			return err
-		}
-		_, err = s.exec(
-			ctx, postgresDefine,
-			collect(rows, func(r *row) int64 { return r.seq }),
 			collect(rows, func(r *row) []byte { return r.definition }),
 		)
 		return err

@@ -97,6 +97,10 @@ mutation: ## change the core one operator at a time: which tests notice?
 demo: setup ## watch transactions survive crashes, on throw-away servers
 	go run ./cmd/troth demo
 
+.PHONY: demo-server
+demo-server: setup ## watch transactions across services survive crashes, on throw-away servers
+	go run ./cmd/troth demo server
+
 .PHONY: bench
 bench: setup ## measure, on throw-away servers
 	go run ./cmd/troth bench

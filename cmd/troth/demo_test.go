@@ -25,9 +25,8 @@ func TestDemo(t *testing.T) {
 		if err != nil {
 			t.Errorf("demo: %v", err)
 		}
-		text := strings.Join(strings.Fields(string(out)), " ")
-		rest := text
-		for _, want := range []string{ // in this order
+		requireInOrder(
+			t, out,
 			"1. Two databases, one transaction",
 			"at the beginning 200 0 200",
 			"transfer 1: committed 100 100 200",
@@ -57,21 +56,25 @@ func TestDemo(t *testing.T) {
 			"after recovery 100 0 100",
 			"100 is gone",
 			"checks held",
-		} {
-			_, after, found := strings.Cut(rest, want)
-			if !found {
-				t.Fatalf("it does not say %q where it should:\n%s", want, out)
-			}
-			rest = after
+		)
+	})
+	t.Run("story of the server", func(t *testing.T) {
+		t.Parallel()
+		out, err := exec.CommandContext(t.Context(), troth, "demo", "server").CombinedOutput()
+		if err != nil {
+			t.Errorf("demo server: %v", err)
 		}
-		if bytes.ContainsRune(out, '\x1b') {
-			t.Error("colours, although it writes to no terminal")
-		}
-		for l := range strings.Lines(string(out)) {
-			if len(l) > 80+1 {
-				t.Errorf("a line of %d bytes: %s", len(l), l)
-			}
-		}
+		requireInOrder(
+			t, out,
+			"1. A message", "transferred 170 30 200",
+			"2. Killed after its own commit", "(signal 9) after the kill 170 0 170", "bank athos is back 170 30 200", "delivered three times 170 30 200",
+			"3. Killed before its own commit", "(signal 9) message", ": failed,", "bank athos is back 200 0 200",
+			"4. Not enough money", "refused 200 0 200",
+			"5. The server killed", "both are down 170 0 170", "both are back 170 30 200",
+			"6. A saga", "compensated 200 0 200", "to Bob 170 30 200",
+			"7. TCC", "reserved 170 0 170", "cancelled 200 0 200", "confirmed 170 30 200",
+			"checks held",
+		)
 	})
 	t.Run("no server", func(t *testing.T) {
 		t.Parallel()
@@ -85,6 +88,28 @@ func TestDemo(t *testing.T) {
 			t.Errorf("got %v and %q, want exit code %d and what to install", err, problems.String(), exitFailure)
 		}
 	})
+}
+
+// requireInOrder demands that a story says all this, in this order, on a page without
+// colours that is not too wide.
+func requireInOrder(t *testing.T, out []byte, wants ...string) {
+	t.Helper()
+	rest := strings.Join(strings.Fields(string(out)), " ")
+	for _, want := range wants {
+		_, after, found := strings.Cut(rest, want)
+		if !found {
+			t.Fatalf("it does not say %q where it should:\n%s", want, out)
+		}
+		rest = after
+	}
+	if bytes.ContainsRune(out, '\x1b') {
+		t.Error("colours, although it writes to no terminal")
+	}
+	for l := range strings.Lines(string(out)) {
+		if len(l) > 80+1 {
+			t.Errorf("a line of %d bytes: %s", len(l), l)
+		}
+	}
 }
 
 func TestColorsAreForTerminals(t *testing.T) {

@@ -68,19 +68,31 @@ type world struct {
 	closers        []func() error
 }
 
-func (w *world) places() []*place { return []*place{w.athos, w.porthos, w.dartagnan, w.aramis} }
+// places are those that this story has.
+func (w *world) places() (all []*place) {
+	for _, p := range []*place{w.athos, w.porthos, w.dartagnan, w.aramis} {
+		if p != nil {
+			all = append(all, p)
+		}
+	}
+	return all
+}
 
-// newWorld starts the servers, all at once, and makes the tables.
+// newWorld starts the servers of the story of the library.
 func newWorld(ctx context.Context) (*world, error) {
 	w := &world{}
+	return w, w.start(ctx, startPostgres("athos", &w.athos), startPostgres("porthos", &w.porthos), w.startMariaDB, w.startSQLite)
+}
+
+// start starts servers, all at once, and makes the tables. After an error nothing is
+// left.
+func (w *world) start(ctx context.Context, starters ...func(context.Context) (*place, func() error, error)) error {
 	var (
 		wg   sync.WaitGroup
 		mu   sync.Mutex
 		errs []error
 	)
-	for _, start := range []func(context.Context) (*place, func() error, error){
-		startPostgres("athos", &w.athos), startPostgres("porthos", &w.porthos), w.startMariaDB, w.startSQLite,
-	} {
+	for _, start := range starters {
 		wg.Go(func() {
 			p, closer, err := start(ctx)
 			if err == nil {
@@ -95,11 +107,11 @@ func newWorld(ctx context.Context) (*world, error) {
 		})
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+	err := errors.Join(errs...)
+	if err != nil {
 		w.close()
-		return nil, err
 	}
-	return w, nil
+	return err
 }
 
 func startPostgres(name string, at **place) func(context.Context) (*place, func() error, error) {
@@ -139,7 +151,7 @@ func (w *world) startSQLite(context.Context) (*place, func() error, error) {
 // do better than the next start of the machine.
 func (w *world) close() {
 	for _, p := range w.places() {
-		if p != nil && p.db != nil {
+		if p.db != nil {
 			_ = p.db.Close()
 		}
 	}

@@ -44,6 +44,7 @@ type conn1 struct {
 	to     origin
 	r      *bufio.Reader
 	reused bool
+	early  bool      // it answered before the request was written
 	since  time.Time // idle
 }
 
@@ -102,7 +103,7 @@ func (h *http1) over(ctx context.Context, c *conn1, request []byte, buffer *byte
 	err = c.SetDeadline(end)
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) }) // wakes who reads or writes
 	defer func() {
-		if stop() && keep && err == nil {
+		if stop() && keep && !c.early && err == nil {
 			h.give(c)
 			return
 		}
@@ -111,10 +112,7 @@ func (h *http1) over(ctx context.Context, c *conn1, request []byte, buffer *byte
 	if err != nil {
 		return a, err
 	}
-	if _, err = c.Write(request); err == nil {
-		_, err = c.r.Peek(1)
-	}
-	if err != nil {
+	if err = c.send(request); err != nil {
 		var timeout net.Error
 		if c.reused && (!errors.As(err, &timeout) || !timeout.Timeout()) {
 			err = errStale
@@ -123,6 +121,36 @@ func (h *http1) over(ctx context.Context, c *conn1, request []byte, buffer *byte
 	}
 	a, keep, err = readAnswer(c.r, buffer, limit)
 	return a, err
+}
+
+// sendAlone is up to how many bytes a request is written before its answer is looked
+// at. More may not fit between two programs, and then the participant may answer, or
+// give up, before it has read them.
+const sendAlone = 32 << 10
+
+// send writes a request, and waits until the answer begins.
+func (c *conn1) send(request []byte) error {
+	if len(request) <= sendAlone {
+		if _, err := c.Write(request); err != nil {
+			return err
+		}
+		_, err := c.r.Peek(1)
+		return err
+	}
+	written := make(chan error, 1)
+	go func() {
+		_, err := c.Write(request)
+		written <- err
+	}()
+	_, err := c.r.Peek(1)
+	select {
+	case <-written: // an answer counts, also if it came without reading all
+	default:
+		c.early = true // and then nobody knows where the next request would begin
+		_ = c.SetWriteDeadline(time.Unix(1, 0))
+		<-written // the bytes are the caller's again
+	}
+	return err
 }
 
 // take returns the connection that was used last, or nil.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -270,5 +271,48 @@ func connCounter(conns chan<- struct{}) func(net.Conn, http.ConnState) {
 		if s == http.StateNew {
 			conns <- struct{}{}
 		}
+	}
+}
+
+// A participant may answer a large request before it has read it.
+func TestLargePayloads(t *testing.T) {
+	t.Parallel()
+	var reads atomic.Bool
+	ended := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !reads.Load() {
+			w.WriteHeader(http.StatusConflict)
+			_ = http.NewResponseController(w).Flush()
+			<-ended // it never reads
+			return
+		}
+		if n, err := io.Copy(io.Discard, r.Body); n != 16<<20 || err != nil {
+			t.Errorf("read %d bytes: %v", n, err)
+		}
+	}))
+	defer server.Close()
+	defer close(ended)
+	c := newCaller(t, outbound.Config{})
+	call := actionCall(server.URL)
+	call.Payload, call.Timeout = make([]byte, 16<<20), 2*time.Second
+	begin := time.Now()
+	if a, text := c.Call(t.Context(), call); a != engine.Unknown { // the answer does not end
+		t.Errorf("%d %s", a, text)
+	}
+	if d := time.Since(begin); d < time.Second {
+		t.Errorf("gave up after %v", d)
+	}
+	reads.Store(true)
+	call.Timeout = 10 * time.Second
+	if a, text := c.Call(t.Context(), call); a != engine.Success {
+		t.Errorf("%d %s", a, text)
+	}
+	refuses := raw(t, func(w io.Writer) {
+		_, _ = io.WriteString(w, "HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno")
+		<-time.After(time.Second) // with the request unread
+	})
+	call.URL = refuses
+	if a, text := c.Call(t.Context(), call); a != engine.Failure {
+		t.Errorf("an early answer: %d %s", a, text)
 	}
 }

@@ -19,6 +19,7 @@ var (
 	ErrNotFound = errors.New("store: no such transaction")
 	ErrConflict = errors.New("store: the transaction has changed")
 	ErrClosed   = errors.New("store: closed")
+	ErrCursor   = errors.New("store: no cursor of List's: use the one of the page before, or none")
 )
 
 // A Store keeps transactions. What its methods confirm is durable. They are safe
@@ -55,7 +56,8 @@ type Store interface {
 
 	// List returns a page of transactions, the newest first by Created, and the cursor of
 	// the next page, which is empty after the last. Following the cursors finds each that
-	// is there all the time exactly once. A cursor or a limit that cannot be is an error.
+	// is there all the time exactly once. A cursor that
+	// cannot be is ErrCursor; a limit that cannot be is an error, too.
 	List(ctx context.Context, f Filter) (page []*Transaction, next string, err error)
 
 	// Purge removes up to limit transactions that were over before the time given,

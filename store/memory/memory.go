@@ -185,7 +185,7 @@ func parseCursor(cursor string) (*store.Transaction, error) {
 	created, gid, ok := strings.Cut(cursor, ".")
 	nanos, err := strconv.ParseInt(created, 36, 64)
 	if err != nil || !ok {
-		return nil, fmt.Errorf("store: cursor %.40q is none of List's: use the one of the page before, or none", cursor)
+		return nil, fmt.Errorf("%w: %.40q", store.ErrCursor, cursor)
 	}
 	return &store.Transaction{GID: gid, Created: time.Unix(0, nanos)}, nil
 }

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -67,8 +68,8 @@ func testList(t *testing.T, s store.Store) {
 			}
 		}
 	}
-	if _, _, err := s.List(t.Context(), store.Filter{Cursor: "no cursor"}); err == nil {
-		t.Error("List accepts a cursor that is none")
+	if _, _, err := s.List(t.Context(), store.Filter{Cursor: "no cursor"}); !errors.Is(err, store.ErrCursor) {
+		t.Errorf("List with a cursor that is none: %v, want ErrCursor", err)
 	}
 	if _, _, err := s.List(t.Context(), store.Filter{Limit: store.ListLimitMax + 1}); err == nil {
 		t.Error("List accepts a limit that is too high")

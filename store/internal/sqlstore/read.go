@@ -282,7 +282,7 @@ func parseCursor(cursor string) (created, seq int64, err error) {
 		seq, err = strconv.ParseInt(b, 36, 64)
 	}
 	if err != nil {
-		return 0, 0, fmt.Errorf("store: cursor %.40q is none of List's: use the one of the page before, or none", cursor)
+		return 0, 0, fmt.Errorf("%w: %.40q", store.ErrCursor, cursor)
 	}
 	return created, seq, nil
 }

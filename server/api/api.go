@@ -180,6 +180,8 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		write(w, http.StatusNotFound, Problem{"not_found", "there is no such thing, or it was purged"})
 	case errors.Is(err, store.ErrExists):
 		write(w, http.StatusConflict, Problem{"exists", "it is there already"})
+	case errors.Is(err, store.ErrCursor):
+		write(w, http.StatusBadRequest, Problem{"invalid", "cursor: use the next_cursor of the page before, with the same filter"})
 	case errors.Is(err, store.ErrConflict):
 		write(w, http.StatusConflict, Problem{"conflict", "it has changed meanwhile: try again"})
 	default:

@@ -191,6 +191,7 @@ func TestMistakes(t *testing.T) {
 		{badRequest, "GET", "/transactions?pattern=sagas", "", "want one of msg"},
 		{badRequest, "GET", "/transactions?stuck=yes", "", "true or false"},
 		{badRequest, "GET", "/transactions?limit=0", "", "from 1 to 1000"},
+		{badRequest, "GET", "/transactions?cursor=none", "", "next_cursor"},
 		{badRequest, "GET", "/transactions?limit=1001", "", "from 1 to 1000"},
 		{badRequest, "GET", "/transactions?limit=1&limit=2", "", "occurs twice"},
 		{badRequest, "GET", "/transactions?stat=failed", "", "unknown parameter"},

@@ -32,7 +32,11 @@ func TestSenderIsKilled(t *testing.T) {
 				w, s := newWorld(t, nil), newService(t, nil)
 				child := newChild(t, w, b, s)
 				killed := make(chan struct{})
+				var starting sync.Mutex // until the child is known
+				starting.Lock()
 				kill := sync.OnceFunc(func() {
+					starting.Lock()
+					defer starting.Unlock()
 					if err := child.Process.Kill(); err != nil {
 						t.Error(err)
 					}
@@ -45,10 +49,12 @@ func TestSenderIsKilled(t *testing.T) {
 					}
 					next.ServeHTTP(rw, r)
 				})
-				if err := child.Start(); err != nil {
+				err := child.Start()
+				starting.Unlock()
+				if err != nil {
 					t.Fatal(err)
 				}
-				err := child.Wait()
+				err = child.Wait()
 				select {
 				case <-killed:
 				default:

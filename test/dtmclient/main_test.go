@@ -14,10 +14,9 @@ import (
 	"path/filepath"
 	"testing"
 
+	dtmlog "github.com/dtm-labs/logger"
 	_ "github.com/go-sql-driver/mysql" // database/sql driver "mysql"
 	_ "github.com/lib/pq"              // database/sql driver "postgres", as dtm's client names it
-
-	dtmlog "github.com/dtm-labs/logger"
 	"go.uber.org/goleak"
 
 	"github.com/troth-tx/troth/internal/dbtest"

@@ -354,8 +354,8 @@ func (x *BranchRequest) GetBusiPayload() []byte {
 // A workflow and the steps that it has done.
 type ProgressesReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Transaction   *Transaction           `protobuf:"bytes,1,opt,name=Transaction,proto3" json:"Transaction,omitempty"`
-	Progresses    []*Progress            `protobuf:"bytes,2,rep,name=Progresses,proto3" json:"Progresses,omitempty"`
+	Transaction   *Transaction           `protobuf:"bytes,1,opt,name=Transaction,json=transaction,proto3" json:"Transaction,omitempty"`
+	Progresses    []*Progress            `protobuf:"bytes,2,rep,name=Progresses,json=progresses,proto3" json:"Progresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -690,10 +690,10 @@ const file_troth_dtm_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x86\x01\n" +
 	"\x0fProgressesReply\x12;\n" +
-	"\vTransaction\x18\x01 \x01(\v2\x19.troth.dtm.v1.TransactionR\vTransaction\x126\n" +
+	"\vTransaction\x18\x01 \x01(\v2\x19.troth.dtm.v1.TransactionR\vtransaction\x126\n" +
 	"\n" +
 	"Progresses\x18\x02 \x03(\v2\x16.troth.dtm.v1.ProgressR\n" +
-	"Progresses\"x\n" +
+	"progresses\"x\n" +
 	"\vTransaction\x12\x10\n" +
 	"\x03Gid\x18\x01 \x01(\tR\x03gid\x12\x16\n" +
 	"\x06Status\x18\x02 \x01(\tR\x06status\x12'\n" +

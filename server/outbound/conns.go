@@ -64,7 +64,6 @@ func newConnections(dialer *net.Dialer, cfg *Config) *connections {
 			grpc.WithUserAgent("troth"),
 			grpc.WithIdleTimeout(grpcIdleTimeout),
 			grpc.WithMaxHeaderListSize(answerHeadersMax),
-			grpc.WithSharedWriteBuffer(true),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(cfg.AnswerMax)),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectMax},

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -43,6 +44,7 @@ type conn1 struct {
 	net.Conn
 	to     origin
 	r      *bufio.Reader
+	raw    syscall.RawConn // below TLS
 	reused bool
 	early  bool      // it answered before the request was written
 	since  time.Time // idle
@@ -66,6 +68,11 @@ type answer struct {
 // bear repetitions.
 func (h *http1) do(ctx context.Context, to origin, request []byte, buffer *bytes.Buffer, limit int) (a answer, err error) {
 	c := h.take(to)
+	if c != nil && !quiet(c.raw) {
+		_ = c.Close() // nothing is under way
+		h.forget(to)  // the others are as old
+		c = nil
+	}
 	if c != nil {
 		if a, err = h.over(ctx, c, request, buffer, limit); !errors.Is(err, errStale) || ctx.Err() != nil {
 			return a, err
@@ -83,6 +90,10 @@ func (h *http1) dial(ctx context.Context, to origin) (*conn1, error) {
 	if err != nil {
 		return nil, err
 	}
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
 	if to.name != "" {
 		cfg := h.tls.Clone()
 		cfg.ServerName = to.name
@@ -93,7 +104,7 @@ func (h *http1) dial(ctx context.Context, to origin) (*conn1, error) {
 		}
 		conn = encrypted
 	}
-	return &conn1{Conn: conn, to: to, r: bufio.NewReader(conn)}, nil
+	return &conn1{Conn: conn, to: to, r: bufio.NewReader(conn), raw: raw}, nil
 }
 
 // over makes one exchange over a connection, which is idle or closed afterwards.

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -213,6 +214,13 @@ func check(op string, t *Transaction) error {
 	for i, s := range t.Steps {
 		if err == nil && s.Action == "" && s.Compensate == "" {
 			err = errors.New("step " + itoa(i+1) + " has no address")
+		}
+	}
+	for step, after := range t.Orders {
+		for _, i := range append([]int{step}, after...) {
+			if err == nil && (i < 0 || i >= len(t.Steps)) {
+				err = fmt.Errorf("the order names step %d, and there are %d, which count from 0", i, len(t.Steps))
+			}
 		}
 	}
 	if err != nil {

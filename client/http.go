@@ -98,7 +98,7 @@ func (h *httpTransport) StartWorkflow(ctx context.Context, t *Transaction) (*Sta
 	if err := json.Unmarshal(answer, &p); err != nil || p.Transaction == nil {
 		return nil, &Error{Op: "start", GID: t.Options.GID, Kind: ErrUnknown, Err: err, Text: "the answer holds no transaction"}
 	}
-	return p.Transaction.status(p.Progresses)
+	return p.Transaction.status(p.Progresses), nil
 }
 
 // EndWorkflow implements Transport.
@@ -126,7 +126,7 @@ func (h *httpTransport) Status(ctx context.Context, gid string) (*Status, error)
 	if q.Transaction == nil || q.Transaction.GID == "" {
 		return nil, &Error{Op: "status", GID: gid, Kind: ErrNotFound}
 	}
-	return q.Transaction.status(q.Branches)
+	return q.Transaction.status(q.Branches), nil
 }
 
 // do makes one request. Its errors are *Error.

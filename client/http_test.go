@@ -83,6 +83,7 @@ func TestRequestsThatAreWrong(t *testing.T) {
 		"gid with a newline":   c.Message(GID("a\n")).Submit(t.Context()),
 		"negative timeout":     c.Saga(TimeoutToFail(-time.Second)).Submit(t.Context()),
 		"negative delay":       c.Message().Delay(-1).Submit(t.Context()),
+		"order of no step":     c.Saga().Add("http://x", "", nil).After(0, 1).Submit(t.Context()),
 		"no address":           c.Message().Add("", nil).Submit(t.Context()),
 		"no JSON":              c.Message().Add("http://x", make(chan int)).Submit(t.Context()),
 		"no text":              c.Message().Add("http://x", []byte{0xff}).Submit(t.Context()),

@@ -75,14 +75,22 @@ func (w *world) newClient(t testing.TB) *client.Client {
 }
 
 func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	w.mu.Lock()
-	f := w.intercept
-	w.mu.Unlock()
+	f := w.intercepted()
+	if got := r.Header.Get("Authorization"); got != "Bearer secret" && f == nil { // the killed sender has none
+		http.Error(rw, "the token is "+got, http.StatusUnauthorized)
+		return
+	}
 	if f != nil {
 		f(rw, r, w.handle)
 		return
 	}
 	w.handle.ServeHTTP(rw, r)
+}
+
+func (w *world) intercepted() func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.intercept
 }
 
 func (w *world) setIntercept(f func(w http.ResponseWriter, r *http.Request, next http.Handler)) {
@@ -134,6 +142,9 @@ func newService(t testing.TB, answer func(call *client.Call) (any, error), opts 
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		client.Handler(func(_ context.Context, call *client.Call) (any, error) {
+			if r.Header.Get("Authorization") != "" {
+				t.Error("a participant was sent the server's token")
+			}
 			s.mu.Lock()
 			s.calls = append(s.calls, called{r.URL.Path, call.Branch, call.Op, string(call.Body)})
 			s.mu.Unlock()

@@ -109,7 +109,7 @@ type wireStep struct {
 	Data   []byte `json:"bin_data"`
 }
 
-func (w *wireStatus) status(steps []wireStep) (*Status, error) {
+func (w *wireStatus) status(steps []wireStep) *Status {
 	s := &Status{GID: w.GID, Pattern: w.TransType, State: w.Status, Reason: w.Reason}
 	var err error
 	if s.Result, err = base64.StdEncoding.DecodeString(w.Result); err != nil {
@@ -119,5 +119,5 @@ func (w *wireStatus) status(steps []wireStep) (*Status, error) {
 	for _, b := range steps {
 		s.Branches = append(s.Branches, BranchStatus{ID: b.ID, Op: b.Op, URL: b.URL, State: b.Status, Data: b.Data})
 	}
-	return s, nil
+	return s
 }

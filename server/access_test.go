@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -20,6 +22,7 @@ import (
 	"github.com/troth-tx/troth/server"
 	"github.com/troth-tx/troth/server/grpcapi/dtmpb"
 	"github.com/troth-tx/troth/store"
+	"github.com/troth-tx/troth/store/memory"
 )
 
 // wants is what a route answers to whom. 0 stands for "let in": any status but 401,
@@ -331,4 +334,75 @@ func TestAddressesThatMayNotBeCalled(t *testing.T) {
 	if list, err := w.store.Topic(t.Context(), "h"); err != nil || len(list) != 0 {
 		t.Errorf("subscribed: %v %v", list, err)
 	}
+}
+
+// What operators do over dtm's protocol is in the audit, and is not done without (S4).
+func TestAuditOverDTM(t *testing.T) {
+	t.Parallel()
+	tokens := withTokens(t)
+	kept := &auditing{Store: memory.New()}
+	w := start(t, func(c *server.Config, e *engine.Config) {
+		tokens(c, e)
+		c.Store = kept
+	})
+	if code, text := w.do(t, "POST", "/api/dtmsvr/prepare", `{"gid":"g","trans_type":"tcc"}`, bearer(aliceToken)...); code != 200 {
+		t.Fatalf("prepare: %d %s", code, text)
+	}
+	act := func() (codes []int) {
+		for _, r := range [][3]string{
+			{"POST", "/api/dtmsvr/resetNextCronTime", `{"gid":"g"}`},
+			{"GET", "/api/dtmsvr/subscribe?topic=t&url=http://127.0.0.1:1/", ""},
+			{"DELETE", "/api/dtmsvr/topic/t", ""},
+			{"POST", "/api/dtmsvr/forceStop", `{"gid":"g"}`},
+		} {
+			code, _ := w.do(t, r[0], r[1], r[2], bearer(adminToken)...)
+			codes = append(codes, code)
+		}
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+adminToken)
+		err := dial(t, w.grpc).Invoke(ctx, "/dtmgimp.Dtm/Subscribe", &dtmpb.TopicRequest{Topic: "u", URL: "http://127.0.0.1:1/"}, &emptypb.Empty{})
+		return append(codes, int(status.Code(err)))
+	}
+	kept.err.Store(true)
+	if got, want := fmt.Sprint(act()), fmt.Sprint([]int{503, 503, 503, 503, int(codes.Unavailable)}); got != want {
+		t.Errorf("without an audit: %s, want %s", got, want)
+	}
+	if tx, err := kept.Get(t.Context(), "g"); err != nil || tx.State != store.Prepared {
+		t.Errorf("it was done all the same: %+v %v", tx, err)
+	}
+	if names, err := kept.AllTopics(t.Context(), "", 10); err != nil || len(names) != 0 {
+		t.Errorf("it was done all the same: %v %v", names, err)
+	}
+	kept.err.Store(false)
+	if got, want := fmt.Sprint(act()), "[200 200 200 200 0]"; got != want {
+		t.Errorf("with an audit: %s, want %s", got, want)
+	}
+	entries, err := kept.Entries(t.Context(), 0, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	for _, e := range slices.Backward(entries) {
+		told = append(told, fmt.Sprintf("%s by %s: %s%s", e.Action, e.Who, e.GID, e.Reason[strings.LastIndexByte(e.Reason, ' '):]))
+	}
+	const want = `dtm: resetNextCronTime by ada from 127.0.0.1: g protocol
+dtm: subscribe by ada from 127.0.0.1:  t
+dtm: topic/t by ada from 127.0.0.1:  protocol
+dtm: forceStop by ada from 127.0.0.1: g protocol
+dtm: Subscribe by ada from 127.0.0.1:  u`
+	if got := strings.Join(told, "\n"); got != want {
+		t.Errorf("audit:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// auditing is a store whose audit may fail.
+type auditing struct {
+	store.Store
+	err atomic.Bool
+}
+
+func (a *auditing) Record(ctx context.Context, e store.AuditEntry) error {
+	if a.err.Load() {
+		return errors.New("the disk is full")
+	}
+	return a.Store.Record(ctx, e)
 }

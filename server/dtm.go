@@ -2,12 +2,15 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/troth-tx/troth/server/api"
 	"github.com/troth-tx/troth/server/auth"
@@ -111,6 +114,20 @@ func (s *Server) audited(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// auditGRPC is audited for gRPC, over which operators only change topics.
+func (s *Server) auditGRPC(ctx context.Context, method string, request any) error {
+	of, ok := request.(interface{ GetTopic() string })
+	if !ok || roleGRPC(method) != auth.Admin {
+		return nil
+	}
+	action := method[strings.LastIndexByte(method, '/')+1:]
+	if err := api.Record(ctx, s.cfg.Store, s.cfg.Now(), "dtm: "+action, "", "over dtm's gRPC protocol: topic "+short(of.GetTopic())); err != nil {
+		s.log.WarnContext(ctx, "audit not written: nothing done", "action", action, "err", err)
+		return status.Error(codes.Unavailable, "the audit cannot be written: nothing was done")
+	}
+	return nil
 }
 
 // gidOf is the gid in a body, or what can be read of it.

@@ -58,6 +58,9 @@ func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerI
 		return nil, err
 	}
 	defer leave()
+	if err := s.auditGRPC(ctx, info.FullMethod, request); err != nil {
+		return nil, err
+	}
 	return next(ctx, request)
 }
 

@@ -148,10 +148,10 @@ func (c *conn1) send(request []byte) error {
 		_, err := c.r.Peek(1)
 		return err
 	}
-	written := make(chan error, 1)
+	written := make(chan struct{})
 	go func() {
-		_, err := c.Write(request)
-		written <- err
+		defer close(written)
+		_, _ = c.Write(request) // the answer tells
 	}()
 	_, err := c.r.Peek(1)
 	select {

@@ -93,3 +93,34 @@ func sibling(path string) string {
 	name, _, _ := strings.Cut(strings.TrimPrefix(path, module+"/"), "/")
 	return name
 }
+
+// light are packages for programs that only call or are called: none of them brings
+// anything along but the standard library and what is named here.
+var light = map[string][]string{
+	"engine":  {"store", "internal/faultpoint", "internal/mistake"},
+	"store":   nil,
+	"barrier": nil,
+	"client":  {"barrier", "internal/callsign"},
+}
+
+func TestLightPackagesStayLight(t *testing.T) {
+	t.Parallel()
+	for name, allowed := range light {
+		for _, p := range goList(t, "-deps", "./"+name) {
+			path, ours := strings.CutPrefix(p.path, module+"/")
+			if !p.standard && (!ours || path != name && !slices.Contains(allowed, path)) {
+				t.Errorf("package %s depends on %s", name, p.path)
+			}
+		}
+	}
+}
+
+// The parts of the server see stores by their interface only; cmd chooses one.
+func TestServerKnowsNoStore(t *testing.T) {
+	t.Parallel()
+	for _, p := range goList(t, "-deps", "./server/...", "./client/...") {
+		if strings.HasPrefix(p.path, module+"/store/") {
+			t.Errorf("the server or a client depends on %s", p.path)
+		}
+	}
+}

@@ -88,6 +88,24 @@ func TestSiblingsDoNotImportSiblings(t *testing.T) {
 	}
 }
 
+// Stores meet in package store: none knows another, nor anything of the engine or the
+// server.
+func TestStoresDoNotImportStores(t *testing.T) {
+	t.Parallel()
+	const shared = module + "/store/internal/"
+	for _, p := range goList(t, "./store/...") {
+		for _, imported := range p.imports {
+			switch {
+			case !strings.HasPrefix(imported, module), imported == module+"/store", strings.HasPrefix(imported, shared):
+			case strings.HasPrefix(imported, module+"/internal/"):
+			case p.path == module+"/store/storetest" && imported == module+"/store/memory": // the model
+			default:
+				t.Errorf("%s imports %s: it may import package store and internal packages only", p.path, imported)
+			}
+		}
+	}
+}
+
 // sibling returns the first element of a package's path inside the module.
 func sibling(path string) string {
 	name, _, _ := strings.Cut(strings.TrimPrefix(path, module+"/"), "/")

@@ -110,8 +110,8 @@ type Freezer interface {
 	Thaw() error
 }
 
-// Frozen tests what callers hear while the database does not answer, and that all goes
-// on when it does.
+// Frozen tests what callers hear while the database does not answer, that all goes on
+// when it does, and that Close need not wait for it. It closes the store.
 func Frozen(t *testing.T, s store.Store, server Freezer) {
 	ctx := t.Context()
 	x := transaction("frozen")
@@ -145,5 +145,28 @@ func Frozen(t *testing.T, s store.Store, server Freezer) {
 		if err := s.Create(ctx, transaction(fmt.Sprint("frozen-", i))); err != nil && !errors.Is(err, store.ErrExists) {
 			t.Errorf("Create again = %v, want nil or ErrExists", err)
 		}
+	}
+
+	if err := server.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := server.Thaw(); err != nil {
+			t.Error(err)
+		}
+	}()
+	heard := make(chan error, 1)
+	go func() { heard <- s.Create(ctx, transaction("at the end")) }()
+	soon, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	began := time.Now()
+	if err := s.Close(soon); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Close = %v, want the error of its ctx", err)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("Close took %v", took)
+	}
+	if err := <-heard; err == nil {
+		t.Error("a change was confirmed while nothing answered")
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -198,7 +199,8 @@ func both[T any](f, g func(T)) func(T) {
 	return func(v T) { f(v); g(v) }
 }
 
-// readKey reads a key that is its owner's alone.
+// readKey reads a key that is its owner's alone, without the newline at its end, which
+// editors put there.
 func readKey(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -208,7 +210,8 @@ func readKey(path string) ([]byte, error) {
 	if err := private(f); err != nil {
 		return nil, err
 	}
-	return io.ReadAll(io.LimitReader(f, 4096))
+	text, err := io.ReadAll(io.LimitReader(f, 4096))
+	return bytes.TrimRight(text, "\r\n"), err
 }
 
 // announce tells where the server listens.

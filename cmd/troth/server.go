@@ -206,7 +206,7 @@ has changed: two lines for one principal let a token be replaced without a gap.`
 		RunE: func(_ *cobra.Command, args []string) error { return a.makeToken(args[0], role, valid) },
 	}
 	cmd.Flags().StringVar(&role, "role", "client", "`role`: client, operator or admin")
-	cmd.Flags().DurationVar(&valid, "valid", 0, "for how `long`, such as 2160h (default: for ever)")
+	cmd.Flags().DurationVar(&valid, "valid", 0, "for how long (`duration`), such as 2160h (default: for ever)")
 	return cmd
 }
 

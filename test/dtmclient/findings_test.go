@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -218,7 +219,7 @@ func TestF9TopicMadeAgain(t *testing.T) {
 
 // F10: the log has nothing of what clients send, and metrics no gid.
 func TestF10NothingTold(t *testing.T) {
-	p := newProcess(t, t.TempDir()+"/store")
+	p := newProcess(t, filepath.Join(t.TempDir(), "store"))
 	p.start(t)
 	defer p.kill(t)
 	const secret = "milady-de-winter"

@@ -3,6 +3,7 @@ package dtmclient_test
 import (
 	"database/sql"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 
@@ -121,4 +122,35 @@ func TestKilledInWorkflow(t *testing.T) {
 	p.start(t)
 	f.await(t, gid, "succeed")
 	f.requireMoney(70, 130)
+}
+
+// Two servers share a store, and the one that took the transaction is killed: the other
+// ends it, and the client may ask it.
+func TestKilledAnotherTakesOver(t *testing.T) {
+	t.Parallel()
+	for name, database := range map[string]func(t *testing.T) dtmcli.DBConf{"mysql": mariaDB, "postgres": postgres} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := database(t)
+			store := fmt.Sprintf("%s://%s@%s:%d/%s", name, c.User, c.Host, c.Port, c.Db)
+			first, second := newProcess(t, store), newProcess(t, store)
+			first.start(t)
+			second.start(t)
+			t.Cleanup(func() { second.kill(t) })
+			w := newWorld(t, &first.server, "http")
+
+			saga, message := w.gid(), w.gid()
+			w.porthos.next("action", refuses)
+			w.athos.next("compensate", isBusy)
+			if err := w.saga(saga, quickAndWait, w.transfer(30)...); err == nil {
+				t.Error("it was told that it succeeded")
+			}
+			w.prepareAndDo(t, message)
+			first.kill(t)
+
+			second.await(t, saga, "failed")
+			second.await(t, message, "succeed")
+			w.requireMoney(70, 130)
+		})
+	}
 }

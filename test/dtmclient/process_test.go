@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -52,14 +53,15 @@ func stopShared() error {
 	return shared.process.cmd.Wait()
 }
 
-// newProcess names a server with its store in a directory. It does not run yet.
-func newProcess(t *testing.T, dir string, args ...string) *process {
+// newProcess names a server with its store in a directory, or in a database. It does not
+// run yet.
+func newProcess(t *testing.T, store string) *process {
 	t.Helper()
 	onHTTP, onGRPC := freeAddress(t), freeAddress(t)
 	return &process{
 		server: server{root: "http://" + onHTTP, http: "http://" + onHTTP + "/api/dtmsvr", rpc: onGRPC},
-		log:    dir + ".log",
-		args:   append([]string{"serve", "--http", onHTTP, "--grpc", onGRPC, "--store", dir}, args...),
+		log:    filepath.Join(filepath.Dir(program), onHTTP+".log"),
+		args:   []string{"serve", "--http", onHTTP, "--grpc", onGRPC, "--store", store},
 	}
 }
 

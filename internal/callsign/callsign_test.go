@@ -166,8 +166,8 @@ func TestReplaysAreRefused(t *testing.T) {
 func TestNoMomentAcceptsAReplay(t *testing.T) {
 	t.Parallel()
 	const window = 10 * time.Second
-	for start := -window; start <= window; start += time.Second {
-		for busy := time.Duration(0); busy <= 4*window; busy += time.Second {
+	for start := -window; start <= window; start += 5 * time.Second {
+		for busy := time.Duration(0); busy <= 4*window; busy += 4 * time.Second {
 			v, clock := newVerifier(t, callsign.Config{Window: window})
 			clock.now = clock.now.Add(busy) // generations begin at other times
 			header := callsign.Sign(key, call(), clock.now.Add(start))

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -59,6 +60,10 @@ func TestProcessKilled(t *testing.T) {
 	s := mustOpen(t, dir)
 	storetest.Check(t, s, confirmed, rounds*childWorkers)
 	t.Logf("%d transactions confirmed over %d kills", len(confirmed), rounds)
+	if err := s.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	requireIntact(t, dir)
 }
 
 // runChild runs a process, kills it after so many confirmations, and notes all it made.
@@ -88,5 +93,19 @@ func runChild(t *testing.T, dir, prefix string, kill int, confirmed map[string]i
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// requireIntact lets SQLite compare every index with its table.
+func requireIntact(t *testing.T, dir string) {
+	t.Helper()
+	db, err := connect(filepath.Join(dir, fileName), readerPragmas, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	var verdict string
+	if err := db.QueryRowContext(t.Context(), "PRAGMA integrity_check").Scan(&verdict); err != nil || verdict != "ok" {
+		t.Errorf("the file is %q, %v, want ok", verdict, err)
 	}
 }

@@ -152,7 +152,17 @@ type row struct {
 	columns
 	seq    int64
 	insert bool
+	before place // of an update: what it changes
 	parts  []part
+}
+
+// place is where the row is once it is written.
+func (r *row) place() place {
+	at := place{seq: r.seq, version: r.version}
+	if r.finished == nil {
+		at.state, at.due = r.state, r.due
+	}
+	return at
 }
 
 // A part is a piece that follows a definition.

@@ -52,7 +52,7 @@ func (s *Store) claim(ctx context.Context, c *session, now, until int64, limit i
 			return nil, err
 		}
 		claimed[i] = f.t
-		s.caller.known.put(f.t.GID, place{f.seq, f.t.Version})
+		s.caller.known.put(f.t.GID, place{seq: f.seq, version: f.t.Version})
 	}
 	return claimed, nil
 }

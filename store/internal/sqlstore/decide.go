@@ -4,7 +4,14 @@ import "github.com/troth-tx/troth/store"
 
 // A place is where a transaction is, and its version; of one that is not there
 // version is 0.
-type place struct{ seq, version int64 }
+type place struct {
+	seq, version int64
+
+	// What is indexed of one that has not finished, if it is known: then state is not 0.
+	// due is a column's value.
+	state store.State
+	due   any
+}
 
 // A batch is what the changes of several callers come to. It is made from what the
 // database says under the lock of the transaction that will write it.
@@ -49,13 +56,13 @@ func (b *batch) insert(o *op, seq int64) {
 	r.addParts(1, o.more)
 	b.rows = append(b.rows, r)
 	b.byGID[o.gid] = r
-	b.places[o.gid] = place{seq, 1}
+	b.places[o.gid] = r.place()
 }
 
 func (b *batch) update(o *op, at place) {
 	r := b.byGID[o.gid]
 	if r == nil {
-		r = &row{columns: o.columns, seq: at.seq}
+		r = &row{columns: o.columns, seq: at.seq, before: at}
 		b.rows = append(b.rows, r)
 		b.byGID[o.gid] = r
 	} else { // written once, as the later one wants it
@@ -65,5 +72,5 @@ func (b *batch) update(o *op, at place) {
 	}
 	r.version = at.version + 1
 	r.addParts(r.version, o.more)
-	b.places[o.gid] = place{at.seq, r.version}
+	b.places[o.gid] = r.place()
 }

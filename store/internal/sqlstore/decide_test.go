@@ -32,7 +32,7 @@ func TestDecide(t *testing.T) {
 		save("other", 1, "", ""),
 	}
 	seq := int64(100)
-	b := decide(ops, map[string]place{"old": {7, 5}, "other": {8, 1}}, func() int64 { seq++; return seq - 1 })
+	b := decide(ops, map[string]place{"old": {seq: 7, version: 5}, "other": {seq: 8, version: 1}}, func() int64 { seq++; return seq - 1 })
 	want := []error{nil, store.ErrExists, store.ErrExists, nil, store.ErrConflict, nil, store.ErrNotFound, nil, nil}
 	for i, err := range b.errs {
 		if !errors.Is(err, want[i]) {
@@ -116,7 +116,7 @@ func TestKnownForgetsTheOldest(t *testing.T) {
 	k := newKnown()
 	name := func(i int) string { return string(rune('a'+i%26)) + strings.Repeat("x", i/26%100) + string(rune(i)) }
 	for i := range 3 * knownMax {
-		k.put(name(i), place{int64(i), 1})
+		k.put(name(i), place{seq: int64(i), version: 1})
 		if n := len(k.young) + len(k.old); n > 2*knownMax {
 			t.Fatalf("it remembers %d", n)
 		}

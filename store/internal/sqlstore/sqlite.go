@@ -83,8 +83,12 @@ const (
 	sqliteInsert = "INSERT INTO troth_transaction (" + insertColumns + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 	sqliteDefine = "INSERT INTO troth_definition (seq, content) VALUES (?, ?)"
 	sqliteAdd    = "INSERT INTO troth_addition (seq, part, content) VALUES (?, ?, ?)"
-	sqliteUpdate = "UPDATE troth_transaction SET state = ?, version = ?, attempts = ?, updated = ?, finished = ?, due = ?," +
-		" leased = ?, reason = ?, progress = ? WHERE seq = ?"
+
+	// SQLite writes an index anew if one of its columns is set, be it to what it was.
+	sqliteUpdate        = sqliteUpdateColumns + ", due = ?, state = ?, finished = ? WHERE seq = ?"
+	sqliteUpdateDue     = sqliteUpdateColumns + ", due = ? WHERE seq = ?"
+	sqliteUpdateSame    = sqliteUpdateColumns + " WHERE seq = ?"
+	sqliteUpdateColumns = "UPDATE troth_transaction SET version = ?, attempts = ?, updated = ?, leased = ?, reason = ?, progress = ?"
 )
 
 func (SQLite) insert(ctx context.Context, s *session, rows []*row) error {
@@ -105,9 +109,18 @@ func (SQLite) insert(ctx context.Context, s *session, rows []*row) error {
 
 func (SQLite) update(ctx context.Context, s *session, rows []*row) error {
 	for _, r := range rows {
-		s.args = append(s.args[:0], int64(r.state), r.version, int64(r.attempts), r.updated, r.finished, r.due,
-			r.leased, r.reason, r.progress, r.seq)
-		res, err := s.exec(ctx, sqliteUpdate, s.args...)
+		s.args = append(s.args[:0], r.version, int64(r.attempts), r.updated, r.leased, r.reason, r.progress)
+		text := sqliteUpdateSame
+		switch sameState := r.state == r.before.state && r.finished == nil; {
+		case !sameState:
+			text = sqliteUpdate
+			s.args = append(s.args, r.due, int64(r.state), r.finished)
+		case r.due != r.before.due:
+			text = sqliteUpdateDue
+			s.args = append(s.args, r.due)
+		}
+		s.args = append(s.args, r.seq)
+		res, err := s.exec(ctx, text, s.args...)
 		if err != nil {
 			return err
 		}

@@ -234,6 +234,11 @@ const topicScheme = "topic://"
 // branchesOf numbers the branches of the steps as dtm does: "01", "02", ...; and
 // "01-01", "01-02", ... if a step goes to several subscribers.
 func (e *Engine) branchesOf(ctx context.Context, r Request) (branches []store.Branch, err error) {
+	perStep := 1
+	if r.Pattern == store.Saga {
+		perStep = 2
+	}
+	branches = make([]store.Branch, 0, perStep*len(r.Steps))
 	for i, s := range r.Steps {
 		id := fmt.Sprintf("%02d", i+1)
 		if r.Pattern == store.Saga {

@@ -21,7 +21,7 @@ const (
 
 // String is the pattern's name, as callers and operators use it.
 func (p Pattern) String() string {
-	return nameOf(p, "msg", "saga", "tcc", "xa", "workflow")
+	return nameOf(p, patternNames)
 }
 
 // A State is how far a transaction is. What leads from one to another is in
@@ -39,7 +39,7 @@ const (
 
 // String is the state's name, as callers and operators use it.
 func (s State) String() string {
-	return nameOf(s, "prepared", "submitted", "aborting", "succeed", "failed")
+	return nameOf(s, stateNames)
 }
 
 // Over reports whether nothing is left to do.
@@ -64,7 +64,7 @@ const (
 // String is the operation's name, as participants know it. The question to a sender
 // is "msg", and the resumption of a workflow is known by the workflow's name instead.
 func (o Op) String() string {
-	return nameOf(o, "action", "compensate", "confirm", "cancel", "commit", "rollback", "business", "msg", "resume")
+	return nameOf(o, opNames)
 }
 
 // A BranchState is how far a branch is with its operation.
@@ -78,10 +78,17 @@ const (
 )
 
 // String is the state's name, as callers and operators use it.
-func (s BranchState) String() string { return nameOf(s, "prepared", "succeed", "failed") }
+func (s BranchState) String() string { return nameOf(s, branchStateNames) }
+
+var (
+	patternNames     = []string{"msg", "saga", "tcc", "xa", "workflow"}
+	stateNames       = []string{"prepared", "submitted", "aborting", "succeed", "failed"}
+	opNames          = []string{"action", "compensate", "confirm", "cancel", "commit", "rollback", "business", "msg", "resume"}
+	branchStateNames = []string{"prepared", "succeed", "failed"}
+)
 
 // nameOf names a value of an enumeration that begins at 1.
-func nameOf[T ~uint8](v T, names ...string) string {
+func nameOf[T ~uint8](v T, names []string) string {
 	if v < 1 || int(v) > len(names) {
 		return fmt.Sprintf("unknown (%d)", uint8(v))
 	}

@@ -25,8 +25,10 @@ type refusal string
 
 func (r refusal) Error() string { return string(r) + " FAILURE" }
 
-// malformed is a request with something else than strings where only those may be.
+// malformed is a request that can never be accepted as it is.
 type malformed struct{ error }
+
+func (m malformed) Unwrap() error { return m.error }
 
 // errNotOver is what everybody hears who asked for a result that is not there yet, in
 // the one word that clients look for.
@@ -102,8 +104,10 @@ func judge(err error) (int, answer) {
 		return http.StatusTooEarly, answer{Result: "ONGOING", Message: err.Error()}
 	case errors.As(err, &large):
 		return http.StatusRequestEntityTooLarge, answer{Message: fmt.Sprintf("the body has more than %d bytes, which is the limit", large.Limit)}
-	case errors.As(err, &bad):
+	case errors.As(err, &bad), errors.Is(err, engine.ErrInvalid):
 		return http.StatusBadRequest, answer{Message: err.Error()}
+	case errors.Is(err, engine.ErrUnknown), errors.Is(err, engine.ErrClosed): // the request may be repeated
+		return http.StatusServiceUnavailable, answer{Message: err.Error()}
 	}
 	return http.StatusInternalServerError, answer{Message: err.Error()}
 }

@@ -182,7 +182,7 @@ func TestF9Topics(t *testing.T) {
 	count("old", "1", 1)
 
 	w.must(w.ask(http.MethodDelete, "/api/dtmsvr/topic/news", nil))
-	if a := publish("2"); a.status != 500 || !strings.Contains(a.body, "not found") {
+	if a := publish("2"); a.status != 400 || !strings.Contains(a.body, "not found") {
 		t.Errorf("a message to a topic that was deleted: %+v", a)
 	}
 	count("old", "2", 0)

@@ -150,11 +150,11 @@ func (h *handler) body(w http.ResponseWriter, r *http.Request) (body []byte, don
 func (h *handler) prepare(ctx context.Context, body []byte) error {
 	t, err := decode(body)
 	if err != nil {
-		return err
+		return malformed{err}
 	}
 	r, err := h.request(t)
 	if err != nil {
-		return err
+		return malformed{err}
 	}
 	return in(h.Engine.Prepare(ctx, r), t.GID, cannotPrepare)
 }
@@ -164,14 +164,14 @@ func (h *handler) prepare(ctx context.Context, body []byte) error {
 func (h *handler) submit(ctx context.Context, body []byte) error {
 	t, err := decode(body)
 	if err != nil {
-		return err
+		return malformed{err}
 	}
 	if t.TransType == "workflow" {
 		return h.endWorkflow(ctx, t)
 	}
 	r, err := h.request(t)
 	if err != nil {
-		return err
+		return malformed{err}
 	}
 	return in(h.Engine.Submit(ctx, r), t.GID, cannotSubmit)
 }
@@ -179,7 +179,7 @@ func (h *handler) submit(ctx context.Context, body []byte) error {
 func (h *handler) abort(ctx context.Context, body []byte) error {
 	t, err := decode(body)
 	if err != nil {
-		return err
+		return malformed{err}
 	}
 	return in(h.Engine.Abort(ctx, t.GID, t.RollbackReason, t.WaitResult), t.GID, cannotAbort)
 }
@@ -187,15 +187,15 @@ func (h *handler) abort(ctx context.Context, body []byte) error {
 func (h *handler) registerBranch(ctx context.Context, body []byte) error {
 	r, err := decodeRegistration(body)
 	if err != nil {
-		return err
+		return malformed{err}
 	}
 	branches, err := r.branches()
 	if err != nil {
-		return err
+		return malformed{err}
 	}
 	for i := range branches {
 		if err := h.check(branches[i].URL); err != nil {
-			return err
+			return malformed{err}
 		}
 	}
 	err = h.Engine.Register(ctx, r.GID, branches...)

@@ -14,7 +14,7 @@ import (
 func (h *handler) forceStop(ctx context.Context, body []byte) error {
 	t, err := decode(body)
 	if err != nil {
-		return err
+		return malformed{err}
 	}
 	return in(h.Engine.Stop(ctx, t.GID, "force stop"), t.GID, cannotStop)
 }
@@ -24,7 +24,7 @@ func (h *handler) forceStop(ctx context.Context, body []byte) error {
 func (h *handler) resetNextCronTime(ctx context.Context, body []byte) error {
 	t, err := decode(body)
 	if err != nil {
-		return err
+		return malformed{err}
 	}
 	var over *engine.StateError
 	if err := h.Engine.RetryNow(ctx, t.GID); !errors.As(err, &over) {

@@ -246,7 +246,7 @@ func clean(s string) string {
 func decodeRegistration(body []byte) (*registration, error) {
 	r := new(registration)
 	if err := json.Unmarshal(body, r); err != nil {
-		return nil, malformed{err}
+		return nil, err
 	}
 	r.GID = clean(r.GID)
 	return r, nil

@@ -28,7 +28,7 @@ func (h *handler) subscribe(w http.ResponseWriter, r *http.Request) {
 			return err
 		}
 		if err := h.check(s.URL); err != nil {
-			return err
+			return malformed{err}
 		}
 		present, err := h.Store.Topic(r.Context(), topic)
 		switch {

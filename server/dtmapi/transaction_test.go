@@ -105,25 +105,25 @@ func TestRefusals(t *testing.T) {
 		{"register at nothing", "registerBranch", obj{"gid": "nothing", "trans_type": "xa", "branch_id": "02"}, 409, "no trans with gid: nothing status: prepared found FAILURE"},
 		{"register twice", "registerBranch", obj{"gid": "prepared", "trans_type": "tcc", "branch_id": "01"}, 500, "storage: UniqueKeyConflict"},
 		{"register at a message", "registerBranch", obj{"gid": "announced", "trans_type": "tcc", "branch_id": "01"}, 409, "no trans with gid: announced status: prepared found FAILURE"},
-		{"register as something else", "registerBranch", obj{"gid": "prepared", "trans_type": "saga", "branch_id": "02"}, 500, "unknow trans type: saga"},
-		{"register without a branch", "registerBranch", obj{"gid": "prepared", "trans_type": "tcc"}, 500, "branch_id is empty"},
+		{"register as something else", "registerBranch", obj{"gid": "prepared", "trans_type": "saga", "branch_id": "02"}, 400, "unknow trans type: saga"},
+		{"register without a branch", "registerBranch", obj{"gid": "prepared", "trans_type": "tcc"}, 400, "branch_id is empty"},
 		{"register a number", "registerBranch", `{"gid":1}`, 400, "json: cannot unmarshal number"},
 		{"stop what is over", "forceStop", obj{"gid": "done"}, 409, "global transaction force stop error. status: succeed. error: FAILURE"},
 		{"stop nothing", "forceStop", obj{"gid": "nothing"}, 500, "no TransGlobal with gid: nothing found"},
 		{"retry nothing", "resetNextCronTime", obj{"gid": "nothing"}, 500, "no TransGlobal with gid: nothing found"},
-		{"no pattern", "submit", obj{"gid": "x"}, 500, "trans_type"},
-		{"no gid", "prepare", obj{"trans_type": "tcc"}, 500, "gid is empty"},
-		{"gid of something else than text", "prepare", `{"gid":7,"trans_type":"tcc"}`, 500, "gid"},
-		{"no JSON", "submit", "hello", 500, "invalid character"},
-		{"nothing", "abort", "", 500, "unexpected end of JSON"},
-		{"too few payloads", "submit", with(w.saga("x", "a", "b"), "payloads", []string{"{}"}), 500, "payloads: 1 for 2 steps"},
-		{"orders of no step", "submit", with(w.saga("x", "a"), "custom_data", `{"concurrent":true,"orders":{"0":[7]}}`), 500, "orders"},
-		{"a header that is none", "submit", with(w.saga("x", "a"), "branch_headers", obj{"a b": "c"}), 500, "branch_headers"},
-		{"a negative time", "submit", with(w.saga("x", "a"), "retry_interval", -1), 500, "retry_interval is -1"},
-		{"a negative delay", "submit", with(w.msg("x", "a"), "custom_data", `{"delay":-1}`), 500, "delay is -1"},
-		{"a topic that is not there", "submit", obj{"gid": "x", "trans_type": "msg", "steps": []obj{{"action": "topic://none"}}, "payloads": []string{"{}"}}, 500, "not found"},
+		{"no pattern", "submit", obj{"gid": "x"}, 400, "trans_type"},
+		{"no gid", "prepare", obj{"trans_type": "tcc"}, 400, "gid is empty"},
+		{"gid of something else than text", "prepare", `{"gid":7,"trans_type":"tcc"}`, 400, "gid"},
+		{"no JSON", "submit", "hello", 400, "invalid character"},
+		{"nothing", "abort", "", 400, "unexpected end of JSON"},
+		{"too few payloads", "submit", with(w.saga("x", "a", "b"), "payloads", []string{"{}"}), 400, "payloads: 1 for 2 steps"},
+		{"orders of no step", "submit", with(w.saga("x", "a"), "custom_data", `{"concurrent":true,"orders":{"0":[7]}}`), 400, "orders"},
+		{"a header that is none", "submit", with(w.saga("x", "a"), "branch_headers", obj{"a b": "c"}), 400, "branch_headers"},
+		{"a negative time", "submit", with(w.saga("x", "a"), "retry_interval", -1), 400, "retry_interval is -1"},
+		{"a negative delay", "submit", with(w.msg("x", "a"), "custom_data", `{"delay":-1}`), 400, "delay is -1"},
+		{"a topic that is not there", "submit", obj{"gid": "x", "trans_type": "msg", "steps": []obj{{"action": "topic://none"}}, "payloads": []string{"{}"}}, 400, "not found"},
 		{"the end of no workflow", "submit", obj{"gid": "done", "trans_type": "workflow", "req_extra": obj{"status": "succeed"}}, 409, "current status 'succeed', cannot sumbmit. FAILURE"},
-		{"a workflow without an end", "submit", obj{"gid": "done", "trans_type": "workflow"}, 500, "req_extra"},
+		{"a workflow without an end", "submit", obj{"gid": "done", "trans_type": "workflow"}, 400, "req_extra"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			a := w.post(c.call, c.body)
@@ -273,7 +273,7 @@ func TestCheck(t *testing.T) {
 		"confirm":    w.post("registerBranch", obj{"gid": "t", "trans_type": "tcc", "branch_id": "01", "confirm": "http://evil"}),
 		"subscriber": w.get("subscribe", "topic", "t", "url", "http://evil"),
 	} {
-		if a.status != 500 || !strings.Contains(a.body, "evil is not allowed") {
+		if a.status != 400 || !strings.Contains(a.body, "evil is not allowed") {
 			t.Errorf("%s: %+v", name, a)
 		}
 	}

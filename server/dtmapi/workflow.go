@@ -44,14 +44,14 @@ func (h *handler) startWorkflow(w http.ResponseWriter, r *http.Request) (*store.
 	defer done()
 	t, err := decode(body)
 	if err != nil {
-		return nil, err
+		return nil, malformed{err}
 	}
 	if t.TransType != "workflow" {
-		return nil, fmt.Errorf("trans_type %q: want workflow", t.TransType)
+		return nil, malformed{fmt.Errorf("trans_type %q: want workflow", t.TransType)}
 	}
 	asked, err := h.request(t)
 	if err != nil {
-		return nil, err
+		return nil, malformed{err}
 	}
 	started, err := h.Engine.StartWorkflow(r.Context(), asked)
 	switch {
@@ -71,7 +71,7 @@ func (h *handler) endWorkflow(ctx context.Context, t *transaction) error {
 		ok = true
 	case store.Failed.String():
 	default:
-		return errors.New("req_extra: status: want succeed or failed")
+		return malformed{errors.New("req_extra: status: want succeed or failed")}
 	}
 	err := h.Engine.EndWorkflow(ctx, t.GID, ok, t.ReqExtra["result"], t.ReqExtra["rollback_reason"])
 	return in(err, t.GID, cannotSubmit)

@@ -40,7 +40,7 @@ func TestWorkflow(t *testing.T) {
 	w.must(step("01", "rollback", "succeed", ""))
 	w.want(step("01", "action", "succeed", `{"ok":1}`), 500, `{"message":"storage: UniqueKeyConflict"}`)
 	for _, bad := range []said{step("03", "fly", "succeed", ""), step("03", "action", "prepared", "")} {
-		if bad.status != 500 {
+		if bad.status != 400 {
 			t.Errorf("a step that is none: %+v", bad)
 		}
 	}

@@ -18,7 +18,7 @@ import (
 
 // http1 is a client of HTTP/1.1 for short calls of few hosts. It does what a call needs
 // and nothing more: net/http's transport takes two further goroutines and twice the
-// processor time for each (docs/performance.md). One goroutine writes the request and
+// processor time for each (docs/decisions/0008-a-client-of-http-for-branches.md). One goroutine writes the request and
 // reads the answer; connections are used again.
 type http1 struct {
 	dialer      *net.Dialer

@@ -1,6 +1,9 @@
 package main
 
-import "syscall"
+import (
+	"path/filepath"
+	"syscall"
+)
 
 // Magic numbers of file systems, from statfs(2).
 var disks = map[int64]string{
@@ -14,14 +17,16 @@ var disks = map[int64]string{
 	0x00c36400: unsafeNetwork, // Ceph
 }
 
-// diskOf says by which name the file system of the last directory that exists is
-// unsafe; empty if it is not.
-func diskOf(dirs ...string) (kind string) {
-	for _, dir := range dirs {
-		var s syscall.Statfs_t
-		if syscall.Statfs(dir, &s) == nil {
-			kind = disks[int64(s.Type)&0xffffffff] //nolint:unconvert // 32 bits wide on some machines
+// diskOf says by which name the file system is unsafe that a directory is on, or will be
+// when it is made; empty if it is not.
+func diskOf(dir string) string {
+	var s syscall.Statfs_t
+	for syscall.Statfs(dir, &s) != nil {
+		above := filepath.Dir(dir)
+		if above == dir {
+			return ""
 		}
+		dir = above
 	}
-	return kind
+	return disks[int64(s.Type)&0xffffffff] //nolint:unconvert // 32 bits wide on some machines
 }

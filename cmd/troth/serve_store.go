@@ -122,15 +122,15 @@ const (
 )
 
 func openDirectory(ctx context.Context, dir string, unsafe []string, log *slog.Logger) (store.Store, error) {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return nil, err
-	}
-	switch kind := diskOf(filepath.Dir(dir), dir); {
+	switch kind := diskOf(dir); {
 	case kind == "" || slices.Contains(unsafe, kind):
 	case kind == unsafeTmpfs:
 		return nil, fmt.Errorf("%s is on a file system in memory: with the machine all transactions would be gone; name another directory, or say --accept-unsafe %s", dir, kind)
 	default:
 		return nil, fmt.Errorf("%s is on a disk of the network, whose locks and syncs cannot be relied on; name a directory on a disk of this machine, or a database as the store, or say --accept-unsafe %s", dir, kind)
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return nil, err
 	}
 	s, err := embedded.Open(ctx, dir, &embedded.Options{Logger: log})
 	if err != nil {

@@ -279,3 +279,56 @@ func TestServeIsReadySoon(t *testing.T) {
 		t.Errorf("ready in %v at best", best)
 	}
 }
+
+// A store that would lose transactions in a crash is refused, unless it is accepted by
+// name (S13).
+func TestServeRefusesStoresThatForget(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	program := filepath.Join(dir, "troth")
+	if err := os.Symlink(self, program); err != nil {
+		t.Fatal(err)
+	}
+	careless, err := dbtest.StartPostgres(t.Context(), dbtest.PostgresConfig{Settings: map[string]string{"fsync": "off"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := careless.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	memory, err := os.MkdirTemp("/dev/shm", "troth-serve-test-") //nolint:usetesting // the file system matters
+	if err != nil {
+		t.Fatalf("this test wants a file system in memory at /dev/shm: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(memory); err != nil {
+			t.Error(err)
+		}
+	})
+	env := []string{"HOME=" + dir, "TROTH_SERVE_HTTP=127.0.0.1:0", "TROTH_SERVE_GRPC=127.0.0.1:0"}
+	for unsafe, store := range map[string]string{"fsync": careless.DSN("postgres"), "tmpfs": filepath.Join(memory, "store")} {
+		log := filepath.Join(dir, unsafe+".log")
+		s, _, err := startServed(program, []string{"--store", store}, env, dir, log)
+		text, readErr := os.ReadFile(log)
+		if err == nil || readErr != nil || s.cmd.ProcessState.ExitCode() != exitFailure || !strings.Contains(string(text), "--accept-unsafe") || !strings.Contains(string(text), unsafe) {
+			t.Errorf("%s: %v, %v: %s", unsafe, err, readErr, text)
+		}
+		if s, _, err = startServed(program, []string{"--store", store, "--accept-unsafe", unsafe}, env, dir, log); err != nil {
+			text, _ := os.ReadFile(log) // it is for the message alone
+			t.Errorf("%s, accepted: %v: %s", unsafe, err, text)
+			continue
+		}
+		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		if err := s.wait(); err != nil {
+			t.Errorf("%s, accepted: %v", unsafe, err)
+		}
+	}
+}

@@ -1,0 +1,199 @@
+//go:build linux
+
+package servercrash
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/troth-tx/troth/internal/dbtest"
+	"github.com/troth-tx/troth/internal/faultpoint"
+)
+
+// endsWithin bounds I7 at a point: a transaction that lost its program is aborted or asked
+// about after 1 s or 4 s, a lease runs out after 1 s, and pauses of 1 s and 2 s follow.
+const endsWithin = 25 * time.Second
+
+// TestEveryPoint comes to every point of the server twice on every store: once it is killed
+// there and started again; once it is frozen there, and, where the store can be shared,
+// another server takes over before it wakes. All kinds of transactions are under way.
+func TestEveryPoint(t *testing.T) {
+	t.Parallel()
+	path := program(t)
+	for _, store := range storeKinds(t) {
+		for _, action := range []string{"kill", "freeze"} {
+			t.Run(store+"/"+action, func(t *testing.T) {
+				t.Parallel()
+				c := &cycles{t: t, path: path, store: newStore(t, store), action: action, shared: store != "embedded"}
+				c.world = newWorld(t, store+"-"+action, &mischief{})
+				c.every()
+			})
+		}
+	}
+}
+
+// newStore returns the address of a store of its own for a test.
+func newStore(t *testing.T, kind string) string {
+	t.Helper()
+	switch kind {
+	case "postgres":
+		return dbtest.SharedPostgres(t, 0).NewDatabase(t)
+	case "mysql":
+		return mysqlURL(t, dbtest.SharedMariaDB(t, 0).NewDatabase(t))
+	}
+	return filepath.Join(t.TempDir(), "store")
+}
+
+// cycles stop the servers of one store in one way, at one point after the other.
+type cycles struct {
+	*world
+	t      *testing.T
+	path   string
+	store  string
+	action string
+	shared bool // another server can have the store open
+	n      int  // cycles so far
+}
+
+func (c *cycles) every() {
+	for _, point := range faultpoint.ServerPoints() {
+		if *pointFlag != "" && *pointFlag != point.Name {
+			continue
+		}
+		if !*eachFlag {
+			c.cycle(point.Name, c.hit(point.Name), kinds)
+			continue
+		}
+		for _, k := range kinds {
+			calls := strings.HasPrefix(point.Name, "server.call") || point.Name == "server.passed"
+			if k.calls || !calls { // else it does not come there
+				c.cycle(point.Name, 1+c.n%2, []kind{k, k})
+			}
+		}
+	}
+	c.transport.CloseIdleConnections()
+}
+
+// hit says at which hit of a point something happens: each time another.
+func (c *cycles) hit(point string) int {
+	rng := drawFor(uint64(c.n), c.name+point)
+	if strings.HasPrefix(point, "server.claim") {
+		return 2 + rng.IntN(12) // the first is before anything was submitted; one is made every 200 ms
+	}
+	return 1 + rng.IntN(5)
+}
+
+// cycle stops a server at a hit of a point while transactions are under way.
+func (c *cycles) cycle(point string, hit int, all []kind) {
+	c.n++
+	fault := fmt.Sprintf("%s:%d:%s", point, hit, c.action)
+	first, err := start(c.path, c.store, fault)
+	if err == nil && c.awaitReady(first) {
+		c.add(first)
+	}
+	if err != nil {
+		c.t.Error(err)
+		return
+	}
+	before := len(c.made())
+	for i, k := range all {
+		name := fmt.Sprintf("%s-%d-%d-%s", c.name, c.n, i, k.name)
+		c.begin(k, name, drawFor(uint64(c.n), name))
+	}
+	began := time.Now()
+	second := c.atPoint(first, fault)
+	if second == nil {
+		first.kill()
+		c.remove(first)
+		return
+	}
+	reached := time.Since(began)
+	took := c.awaitOver(endsWithin)
+	c.finish(first, second)
+	sum, err := c.check(c.t.Context())
+	if err != nil {
+		c.t.Error(err)
+	}
+	c.requireNotAllVain(fault, before)
+	c.t.Logf("%s: reached after %.1f s, over %.1f s later, %.1f s in all; so far %d succeeded, %d failed, %d never begun",
+		fault, reached.Seconds(), took.Seconds(), time.Since(began).Seconds(), sum.succeeded, sum.failed, sum.never)
+	c.report(c.t, "go test ./test/servercrash -run TestEveryPoint -servercrash.store="+strings.Split(c.name, "-")[0]+" -servercrash.point="+point, first, second)
+}
+
+// awaitReady reports whether it listens: one that is killed at a point of its start may
+// never do.
+func (c *cycles) awaitReady(p *process) bool { return p.awaitReady() == nil }
+
+// atPoint waits until the server is at its point, and sees to it that one works
+// afterwards, which it returns; nil if the point was not reached.
+func (c *cycles) atPoint(first *process, fault string) *process {
+	select {
+	case <-first.exited:
+		if c.action == "kill" && first.killedItself() {
+			break
+		}
+		c.t.Errorf("%s: the server ended by itself: %v\n%s", fault, first.cmd.ProcessState, first.said())
+		return nil
+	case <-first.told:
+	case <-time.After(patience):
+		c.t.Errorf("%s: the point was not reached\n%s", fault, first.said())
+		return nil
+	}
+	c.remove(first)
+	if !c.shared && c.action == "freeze" {
+		time.Sleep(700 * time.Millisecond) // what waits for it is on its way elsewhere, or gone
+		c.add(first)
+		first.wake()
+		return first
+	}
+	second, err := start(c.path, c.store, "")
+	if err == nil {
+		err = second.awaitReady()
+	}
+	if err != nil {
+		c.t.Errorf("%s: the next server: %v", fault, err)
+		return nil
+	}
+	c.add(second)
+	if c.action == "freeze" && c.n%2 == 0 {
+		time.Sleep(1200 * time.Millisecond) // its lease is over, and the other is at it
+		c.add(first)
+		first.wake()
+	}
+	return second
+}
+
+// finish wakes what is frozen, lets it do what it was about to do, and stops both.
+func (c *cycles) finish(first, second *process) {
+	if first != second && !first.gone() {
+		c.remove(first)
+		c.add(first)
+		first.wake()
+		c.awaitOver(endsWithin)
+		c.stopOne(first)
+		c.awaitOver(endsWithin) // the same is true without it
+	}
+	c.stopOne(second)
+}
+
+func (c *cycles) stopOne(p *process) {
+	c.remove(p)
+	c.transport.CloseIdleConnections() // a server waits for those that never had a request, up to 5 s
+	if err := p.stop(); err != nil {
+		c.t.Error(err)
+	}
+}
+
+// requireNotAllVain fails if no transaction of the cycle came to be: checks of nothing
+// prove nothing.
+func (c *cycles) requireNotAllVain(fault string, before int) {
+	for _, p := range c.made()[before:] {
+		if c.seen(p) != "" {
+			return
+		}
+	}
+	c.t.Errorf("%s: no transaction came to be", fault)
+}

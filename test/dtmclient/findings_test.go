@@ -25,7 +25,8 @@ import (
 // client: package client/xabranch shows that troth's does not share them. What needs no
 // client is shown in server/dtmapi as well.
 
-// F1: a submission that is repeated while phase two is under way is no success.
+// F1: a submission that is repeated while phase two is under way is no success; and it is
+// too late to abort.
 func TestF1SubmittedAgain(t *testing.T) {
 	protocols(t, func(t *testing.T, w *world) {
 		for _, pattern := range []struct {
@@ -38,8 +39,11 @@ func TestF1SubmittedAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range 3 {
-				if err := w.submitAgain(gid, pattern.name); err != nil {
+				if err := w.callServer(gid, pattern.name, "submit", "Submit"); err != nil {
 					t.Errorf("%s: the repeated submission: %v", pattern.name, err)
+				}
+				if err := w.callServer(gid, pattern.name, "abort", "Abort"); err == nil {
+					t.Errorf("%s: it was aborted after its submission", pattern.name)
 				}
 				w.requireStatus(t, gid, "submitted")
 			}
@@ -49,13 +53,13 @@ func TestF1SubmittedAgain(t *testing.T) {
 	})
 }
 
-// submitAgain is what a proxy does that did not hear the answer.
-func (w *world) submitAgain(gid, pattern string) error {
+// callServer is what a proxy does that did not hear the answer.
+func (w *world) callServer(gid, pattern, byHTTP, byGRPC string) error {
 	base := dtmimp.NewTransBase(gid, pattern, w.base(), "")
 	if w.protocol == "grpc" {
-		return dtmgimp.DtmGrpcCall(base, "Submit")
+		return dtmgimp.DtmGrpcCall(base, byGRPC)
 	}
-	return dtmimp.TransCallDtm(base, "submit")
+	return dtmimp.TransCallDtm(base, byHTTP)
 }
 
 // F2: a gid that another begins with is another gid.

@@ -22,19 +22,22 @@ func TestSaga(t *testing.T) {
 	})
 }
 
-// The second bank refuses: the first has its money back, and the client is told.
+// The last step is refused: the others are undone, each when those after it are, and the
+// client is told.
 func TestSagaRefused(t *testing.T) {
 	protocols(t, func(t *testing.T, w *world) {
 		gid := w.gid()
-		if err := w.saga(gid, quickAndWait, step{w.athos, 30}, step{w.porthos, -101}); err == nil {
+		w.athos.next("compensate", isBusy)
+		if err := w.saga(gid, quickAndWait, step{w.athos, 30}, step{w.athos, -50}, step{w.porthos, -101}); err == nil {
 			t.Error("the client was told that it succeeded")
 		}
 		r := w.await(t, gid, "failed")
-		requireBranches(t, r, "01 compensate succeed", "01 action succeed", "02 compensate succeed", "02 action failed")
+		requireBranches(t, r, "01 compensate succeed", "01 action succeed", "02 compensate succeed", "02 action succeed",
+			"03 compensate succeed", "03 action failed")
 		if r.Transaction.RollbackReason == "" {
 			t.Error("it has no reason")
 		}
-		w.athos.requireCalls("01 action", "01 compensate")
+		w.athos.requireCalls("01 action", "02 action", "02 compensate", "02 compensate", "01 compensate")
 		w.requireMoney(100, 100)
 	})
 }

@@ -139,13 +139,13 @@ func (w *world) hang(ctx context.Context, p *process) (string, error) {
 		return "", err
 	}
 	away.stop()
-	if err := w.submitAway(p, away, hungMessages); err != nil {
-		return "", err
-	}
 	if err := w.submitAway(p, hung, hungMessages); err != nil {
 		return "", err
 	}
-	if err := sleep(ctx, outageLasts); err != nil {
+	if err := w.submitAway(p, away, hungMessages); err != nil {
+		return "", err
+	}
+	if err := sleep(ctx, 2*outageLasts); err != nil { // those that hang stand before the others now
 		return "", err
 	}
 	if err := away.start(); err != nil {

@@ -32,6 +32,7 @@ func (p twoPhase) next(m *machine, _ time.Time) (calls []int, done bool) {
 		return nil, false
 	case store.Aborting:
 		op = p.back
+	case store.Submitted, store.Succeeded, store.Failed:
 	}
 	done = true
 	for i := range m.t.Branches {

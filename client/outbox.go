@@ -129,9 +129,7 @@ func (m *Message) submitCommitted(ctx context.Context) error {
 // drop aborts a message whose transaction is known not to be committed. If that does not
 // arrive the server asks, and hears the same.
 func (m *Message) drop(ctx context.Context, cause error) error {
-	ctx, cancel := m.client.detached(ctx)
-	defer cancel()
-	_ = m.Abort(ctx, clip(cause.Error()))
+	_ = m.client.giveUp(ctx, &m.t, cause.Error())
 	return &Error{Op: "commit", GID: m.GID(), Kind: ErrFailed, Err: cause}
 }
 

@@ -50,7 +50,12 @@ func (message) done(*machine) store.State { return store.Succeeded }
 func (message) answeredYes(m *machine) { m.become(store.Submitted) }
 
 func (message) missed(m *machine, branch int, a Answer, text string) bool {
-	if branch != own || a != Failure && !mistake.On("silence-is-rollback") {
+	switch {
+	case branch != own:
+		return false
+	case m.t.State != store.Prepared:
+		return true // it submitted while it was being asked: that was confirmed, and holds
+	case a != Failure && !mistake.On("silence-is-rollback"):
 		return false
 	}
 	m.giveUp(store.Failed, text)

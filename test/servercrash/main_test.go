@@ -8,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,8 +38,14 @@ var tooLittle atomic.Bool
 
 const exitTooLittle = 3
 
+// parallel is how many tests run at a time.
+const parallel = 6
+
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if runtime.GOMAXPROCS(0) < parallel { // they wait more than they work
+		_ = flag.Set("test.parallel", strconv.Itoa(parallel)) // the flag exists
+	}
 	code := dbtest.Run(m,
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), // idle connections of participants' callers
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))

@@ -64,26 +64,30 @@ func (c *cycles) every() {
 			continue
 		}
 		if !*eachFlag {
-			c.cycle(point.Name, c.hit(point.Name), kinds)
+			c.cycle(point.Name, c.hit(point.Name, 5), kinds)
 			continue
 		}
 		for _, k := range kinds {
 			calls := strings.HasPrefix(point.Name, "server.call") || point.Name == "server.passed"
 			if k.calls || !calls { // else it does not come there
-				c.cycle(point.Name, 1+c.n%2, []kind{k, k})
+				c.cycle(point.Name, c.hit(point.Name, 2), []kind{k, k})
 			}
 		}
 	}
 	c.transport.CloseIdleConnections()
 }
 
-// hit says at which hit of a point something happens: each time another.
-func (c *cycles) hit(point string) int {
-	rng := drawFor(uint64(c.n), c.name+point)
-	if strings.HasPrefix(point, "server.claim") {
-		return 2 + rng.IntN(12) // the first is before anything was submitted; one is made every 200 ms
+// hit says at which hit of a point something happens: each time another, after the start
+// of the server, and before the transactions are over.
+func (c *cycles) hit(point string, most int) int {
+	n := 1 + drawFor(uint64(c.n), c.name+point).IntN(most)
+	switch {
+	case strings.HasPrefix(point, "server.claim"):
+		return 3 + 2*n // one is made every 200 ms
+	case strings.HasPrefix(point, "store.commit"):
+		return 4 + n // three are made before the server listens, or soon after
 	}
-	return 1 + rng.IntN(5)
+	return n
 }
 
 // cycle stops a server at a hit of a point while transactions are under way.
@@ -91,13 +95,14 @@ func (c *cycles) cycle(point string, hit int, all []kind) {
 	c.n++
 	fault := fmt.Sprintf("%s:%d:%s", point, hit, c.action)
 	first, err := start(c.path, c.store, fault)
-	if err == nil && c.awaitReady(first) {
-		c.add(first)
+	if err == nil {
+		err = first.awaitReady()
 	}
 	if err != nil {
-		c.t.Error(err)
+		c.t.Errorf("%s: %v", fault, err)
 		return
 	}
+	c.add(first)
 	before := len(c.made())
 	for i, k := range all {
 		name := fmt.Sprintf("%s-%d-%d-%s", c.name, c.n, i, k.name)
@@ -122,10 +127,6 @@ func (c *cycles) cycle(point string, hit int, all []kind) {
 		fault, reached.Seconds(), took.Seconds(), time.Since(began).Seconds(), sum.succeeded, sum.failed, sum.never)
 	c.report(c.t, "go test ./test/servercrash -run TestEveryPoint -servercrash.store="+strings.Split(c.name, "-")[0]+" -servercrash.point="+point, first, second)
 }
-
-// awaitReady reports whether it listens: one that is killed at a point of its start may
-// never do.
-func (c *cycles) awaitReady(p *process) bool { return p.awaitReady() == nil }
 
 // atPoint waits until the server is at its point, and sees to it that one works
 // afterwards, which it returns; nil if the point was not reached.

@@ -56,7 +56,7 @@ type plan struct {
 }
 
 // programTime is how long a program keeps at it.
-const programTime = 5 * time.Second
+const programTime = 3 * time.Second
 
 // begin lets a program make a transaction.
 func (w *world) begin(k kind, gid string, rng *rand.Rand) *plan {

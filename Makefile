@@ -72,6 +72,16 @@ torture: setup ## break real databases and programs at random, for DURATION
 points: setup ## kill, freeze and cut off programs at every fault point
 	go run -tags faultpoint ./cmd/torture points $(if $(SEED),-seed $(SEED))
 
+.PHONY: server-points
+server-points: setup ## stop `troth serve` at every point, once for each kind of transaction; STORE=
+	go test -count=1 -timeout 2h ./test/servercrash -run '^TestEveryPoint$$' -v -servercrash.each $(if $(STORE),-servercrash.store=$(STORE))
+
+.PHONY: server-torture
+server-torture: setup ## break `troth serve` at random, for DURATION; SEED=, STORE=; status 3 if too little happened
+	@go test -c -o bin/servercrash.test ./test/servercrash
+	@cd test/servercrash && ../../bin/servercrash.test -test.run '^TestTorture$$' -test.v -test.timeout 0 -servercrash.duration $(DURATION) \
+		$(if $(SEED),-servercrash.seed $(SEED)) $(if $(STORE),-servercrash.store $(STORE)) || { s=$$?; echo "exit status $$s"; exit $$s; }
+
 .PHONY: selftest
 selftest: setup ## make every seeded mistake, and show what finds it
 	go run ./test/selftest

@@ -30,6 +30,7 @@ var (
 	durationFlag = flag.Duration("servercrash.duration", 18*time.Second, "how long the torture breaks things, in all")
 	storeFlag    = flag.String("servercrash.store", "", "only this store: embedded, postgres or mysql")
 	eachFlag     = flag.Bool("servercrash.each", false, "come to every point once for each kind of transaction, instead of once for all")
+	mistakeFlag  = flag.String("servercrash.mistake", "", "let the server make this seeded mistake, which must be found")
 	pointFlag    = flag.String("servercrash.point", "", "only this point")
 )
 
@@ -80,11 +81,15 @@ func program(t *testing.T) string {
 }
 
 var built = sync.OnceValues(func() (string, error) {
-	path, err := filepath.Abs("../../bin/troth-faultpoint") // kept: the next build is quick
+	name, tags := "troth-faultpoint", "faultpoint"
+	if *mistakeFlag != "" {
+		name, tags = "troth-mistaken", "faultpoint,mistake"
+	}
+	path, err := filepath.Abs(filepath.Join("../../bin", name)) // kept: the next build is quick
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.Command("go", "build", "-tags", "faultpoint", "-o", path, "../../cmd/troth").CombinedOutput()
+	out, err := exec.Command("go", "build", "-tags", tags, "-o", path, "../../cmd/troth").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}

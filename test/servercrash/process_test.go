@@ -49,6 +49,9 @@ func start(path, store, fault string) (*process, error) {
 	args := append([]string{"serve", "-o", "json", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--store", store}, settings...)
 	p.cmd = exec.Command(path, args...)
 	p.cmd.Env = []string{"HOME=/nonexistent", "TROTH_FAULT=" + fault}
+	if *mistakeFlag != "" {
+		p.cmd.Env = append(p.cmd.Env, "TROTH_MISTAKE="+*mistakeFlag)
+	}
 	p.cmd.Stdout, p.cmd.Stderr = stdout{p}, stderr{p}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // nothing outlives the test
 	if err := p.cmd.Start(); err != nil {

@@ -28,8 +28,13 @@ const (
 // TestTorture breaks everything at random, for -servercrash.duration in all: servers are
 // killed, at points and anywhere, and frozen; the store's database is killed; participants
 // answer late, twice, wrongly or not at all. Then all is mended, and every invariant
-// demanded. A seed makes the same choices again, if not in the same instants.
+// demanded. A seed makes the same choices again, if not in the same instants. A short
+// torture runs beside the other tests, and its epochs beside each other.
 func TestTorture(t *testing.T) {
+	together := *durationFlag <= time.Minute
+	if together {
+		t.Parallel()
+	}
 	path, seed, stores := program(t), *seedFlag, storeKinds(t)
 	if seed < 0 {
 		seed = time.Now().UnixNano() % 1e6
@@ -39,6 +44,9 @@ func TestTorture(t *testing.T) {
 	for n := range epochs {
 		store := stores[n%len(stores)]
 		t.Run(fmt.Sprintf("%d-%s", n, store), func(t *testing.T) {
+			if together {
+				t.Parallel()
+			}
 			key := fmt.Sprintf("%d-%s", n, store)
 			w := &torture{t: t, path: path, kind: store, key: key, seed: uint64(seed)}
 			w.world = newWorld(t, key, &mischief{seed: uint64(seed), oneIn: 8})

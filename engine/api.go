@@ -95,7 +95,7 @@ func (e *Engine) Abort(ctx context.Context, gid, reason string, wait bool) error
 
 // Register adds branches to a TCC, an XA or a workflow that is prepared.
 func (e *Engine) Register(ctx context.Context, gid string, branches ...store.Branch) error {
-	_, err := e.change(ctx, gid, register(branches, e.limits.TimeoutToFail))
+	_, err := e.change(ctx, gid, register(branches, &e.limits))
 	return err
 }
 
@@ -263,6 +263,9 @@ func (e *Engine) branchesOf(ctx context.Context, r Request) (branches []store.Br
 				each = fmt.Sprintf("%s-%02d", id, j+1)
 			}
 			branches = append(branches, newBranch(each, store.Action, sub.URL, s.Payload))
+		}
+		if err := e.limits.checkBranches(branches); err != nil {
+			return nil, err
 		}
 	}
 	return branches, nil

@@ -31,7 +31,9 @@ type Limits struct {
 	ErrorMax int
 
 	// StepsMax and PayloadsMax are how many steps a request may have, and how many bytes
-	// their payloads together. They default to 1,000 and 16 MiB.
+	// their payloads together. They default to 1,000 and 16 MiB. A transaction has up to
+	// twice as much in its branches: a step has two in most patterns, a topic has many
+	// subscribers, and others are registered one by one.
 	StepsMax    int
 	PayloadsMax int
 
@@ -125,6 +127,21 @@ func checkOptions(r Request) error {
 		if name, _ := workflowOf(r.Data); name == "" {
 			return fmt.Errorf(`%w: custom_data of a workflow: want {"name":"...","data":"<base64>"}`, ErrInvalid)
 		}
+	}
+	return nil
+}
+
+// checkBranches bounds what a transaction becomes, which whoever drives it has in memory.
+func (l *Limits) checkBranches(branches []store.Branch) error {
+	if n := len(branches); n > 2*l.StepsMax {
+		return fmt.Errorf("%w: %d branches, the limit is %d", ErrInvalid, n, 2*l.StepsMax)
+	}
+	size := 0
+	for i := range branches {
+		size += len(branches[i].Payload)
+	}
+	if size > 2*l.PayloadsMax {
+		return fmt.Errorf("%w: the payloads of all branches have %d bytes, the limit is %d", ErrInvalid, size, 2*l.PayloadsMax)
 	}
 	return nil
 }

@@ -112,7 +112,7 @@ var registered = map[store.Pattern][]store.Op{
 
 // register adds branches while the caller may still go either way. A workflow that
 // records a step is alive: it is not resumed for another timeout.
-func register(branches []store.Branch, timeout time.Duration) change {
+func register(branches []store.Branch, limits *Limits) change {
 	return func(t *store.Transaction, now time.Time) (changed, drive bool, err error) {
 		if t.State != store.Prepared || len(registered[t.Pattern]) == 0 {
 			return false, false, refused(t, "register")
@@ -127,9 +127,13 @@ func register(branches []store.Branch, timeout time.Duration) change {
 				}
 			}
 		}
-		t.Branches = append(t.Branches, branches...)
+		all := append(t.Branches, branches...)
+		if err := limits.checkBranches(all); err != nil {
+			return false, false, err
+		}
+		t.Branches = all
 		if t.Pattern == store.Workflow && !t.Leased {
-			t.Due = now.Add(cmp.Or(t.Options.TimeoutToFail, timeout))
+			t.Due = now.Add(cmp.Or(t.Options.TimeoutToFail, limits.TimeoutToFail))
 		}
 		return true, false, nil
 	}

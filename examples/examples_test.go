@@ -8,11 +8,13 @@ import (
 	"errors"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	_ "github.com/go-sql-driver/mysql" // database/sql driver "mysql"
 	_ "github.com/jackc/pgx/v5/stdlib" // database/sql driver "pgx"
+	_ "modernc.org/sqlite"             // database/sql driver "sqlite"
 
 	"github.com/troth-tx/troth/internal/dbtest"
 )
@@ -22,7 +24,7 @@ func TestMain(m *testing.M) { dbtest.Main(m) }
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", bin, "./...").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", bin, "./...", "../cmd/troth").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	for name, test := range map[string]func(t *testing.T, run runner){
@@ -34,15 +36,7 @@ func TestExamples(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test(t, func(t *testing.T, args ...string) (string, error) {
-				t.Helper()
-				var out bytes.Buffer
-				cmd := exec.CommandContext(t.Context(), filepath.Join(bin, name), args...)
-				cmd.Stdout, cmd.Stderr = &out, &out
-				err := cmd.Run()
-				t.Logf("%s %s\n%s", name, strings.Join(args, " "), out.String())
-				return out.String(), err
-			})
+			test(t, program(bin, name))
 			t.Run("without flags", func(t *testing.T) {
 				out, err := exec.Command(filepath.Join(bin, name)).CombinedOutput()
 				requireExit(t, err, 1)
@@ -50,10 +44,33 @@ func TestExamples(t *testing.T) {
 			})
 		})
 	}
+	t.Run("embedded-outbox", func(t *testing.T) {
+		t.Parallel()
+		testEmbeddedOutbox(t, program(bin, "embedded-outbox"))
+	})
+	server := startServer(t, bin)
+	for name, test := range serviceTests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, program(bin, name, "--server", server))
+		})
+	}
 }
 
 // runner runs the program under test, and returns what it printed.
 type runner func(t *testing.T, args ...string) (string, error)
+
+func program(bin, name string, always ...string) runner {
+	return func(t *testing.T, args ...string) (string, error) {
+		t.Helper()
+		var out bytes.Buffer
+		cmd := exec.CommandContext(t.Context(), filepath.Join(bin, name), append(slices.Clone(always), args...)...)
+		cmd.Stdout, cmd.Stderr = &out, &out
+		err := cmd.Run()
+		t.Logf("%s %s\n%s", name, strings.Join(args, " "), out.String())
+		return out.String(), err
+	}
+}
 
 func testNaive(t *testing.T, run runner) {
 	athos, porthos := dbtest.SharedPostgres(t, 0).NewDatabase(t), dbtest.SharedPostgres(t, 1).NewDatabase(t)
@@ -62,10 +79,7 @@ func testNaive(t *testing.T, run runner) {
 	requireLines(t, out, "before: Alice 200, Bob 0, together 200", "after:  Alice 150, Bob 50, together 200")
 
 	out, err = run(t, "--from", athos, "--to", porthos, "--kill")
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.String() != "signal: killed" {
-		t.Errorf("with --kill it ended with %v", err)
-	}
+	requireKilled(t, err)
 	requireLines(t, out, "killed between the two commits")
 	out, err = run(t, "--from", athos, "--to", porthos, "--times", "0")
 	requireExit(t, err, 0)
@@ -155,6 +169,14 @@ func requireExit(t *testing.T, err error, want int) {
 	}
 	if got != want {
 		t.Errorf("exit code %d, want %d", got, want)
+	}
+}
+
+func requireKilled(t *testing.T, err error) {
+	t.Helper()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.String() != "signal: killed" {
+		t.Errorf("it was to kill itself, and ended with %v", err)
 	}
 }
 

@@ -19,6 +19,7 @@ var serviceTests = map[string]func(t *testing.T, run runner){
 	"saga-trip":           testSagaTrip,
 	"tcc-order":           testTCCOrder,
 	"food-order-services": testFoodOrderServices,
+	"workflow-transfer":   testWorkflowTransfer,
 }
 
 // startServer runs "troth serve" until the test and all below it have ended, and
@@ -74,6 +75,9 @@ func testTransferMessage(t *testing.T, run runner) {
 	requireExit(t, err, 0)
 	requireLines(t, out, "refused: ", "Alice has not enough money", "after:  Alice 120 at athos, Bob 80 at porthos, together 200")
 	money("120", "80")
+	out, err = bank("--server", nowhere)
+	requireHint(t, out, err)
+	money("120", "80")
 }
 
 func testSagaTrip(t *testing.T, run runner) {
@@ -90,6 +94,8 @@ func testSagaTrip(t *testing.T, run runner) {
 		t.Errorf("a car was asked for, though there was no hotel:\n%s", trips[2])
 	}
 	requireLines(t, trips[3], "no hotel is left for Cleo", "is cancelled\n  "+booked)
+	out, err = run(t, "--server", nowhere)
+	requireHint(t, out, err)
 }
 
 func testTCCOrder(t *testing.T, run runner) {
@@ -105,6 +111,8 @@ func testTCCOrder(t *testing.T, run runner) {
 	if n := strings.Count(out, "cancelled: lamps 3 free and 0 reserved; Ada's credit 40 free and 0 reserved\n"); n != 2 {
 		t.Errorf("%d orders were cancelled without a trace, want 2", n)
 	}
+	out, err = run(t, "--server", nowhere)
+	requireHint(t, out, err)
 }
 
 func testFoodOrderServices(t *testing.T, run runner) {
@@ -124,9 +132,25 @@ func testFoodOrderServices(t *testing.T, run runner) {
 			delivery, "SELECT string_agg(for_order::text, ',' ORDER BY for_order) FROM food_agent")
 		requireNothingPrepared(t, store, delivery)
 	}
+	for _, pattern := range []string{"tcc", "xa"} {
+		out, err := run(t, "--pattern", pattern, "--store", store, "--delivery", delivery, "--server", nowhere)
+		requireHint(t, out, err)
+	}
 	out, err := run(t)
 	requireExit(t, err, 1)
 	requireLines(t, out, "name both databases: --")
+}
+
+func testWorkflowTransfer(t *testing.T, run runner) {
+	out, err := run(t)
+	requireExit(t, err, 0)
+	requireLines(t, out,
+		"30 to Bob:\n  30 from Alice\n  done: {\"Payee\":\"Bob\",\"Amount\":30}\n  Alice 170 at athos, Bob 30 at porthos, together 200\n",
+		"30 to Carol:\n  30 from Alice\n  30 back to Alice\n  rolled back: ",
+		"Carol has no account, or not enough in it: failed\n  Alice 170 at athos, Bob 30 at porthos, together 200\n",
+		"50 to Bob:\n  50 from Alice\n  given up, as if the process had died\n  done by a later call\n  Alice 120 at athos, Bob 80 at porthos, together 200\n")
+	out, err = run(t, "--server", nowhere)
+	requireHint(t, out, err)
 }
 
 func testEmbeddedOutbox(t *testing.T, run runner) {
@@ -150,6 +174,15 @@ func testEmbeddedOutbox(t *testing.T, run runner) {
 		requireLines(t, out, "orders: chair,lamp; parcels: chair,lamp")
 		parcels("chair,lamp")
 	}
+}
+
+// nowhere is the address of no server. Of two flags --server the second holds.
+const nowhere = "http://127.0.0.1:1"
+
+func requireHint(t *testing.T, out string, err error) {
+	t.Helper()
+	requireExit(t, err, 1)
+	requireLines(t, out, "Does a troth server listen at "+nowhere+"? Start one with: go run ./cmd/troth serve\n")
 }
 
 // freeAddress is where a program can listen, and again after it has died.

@@ -51,13 +51,14 @@ type Step struct {
 
 // Prepare announces a transaction: a message that its sender is about to commit, a TCC
 // or XA whose branches will be registered. It returns when that is durable, also if it
-// was before. A *StateError says that the transaction has gone on meanwhile.
+// was before. A *StateError says that the transaction has gone on meanwhile, or that
+// its name is that of one of another pattern.
 func (e *Engine) Prepare(ctx context.Context, r Request) error {
 	t, err := e.transaction(ctx, r, store.Prepared)
 	if err != nil {
 		return err
 	}
-	_, err = e.createOr(ctx, t, false, prepare)
+	_, err = e.createOr(ctx, t, false, prepare(r.Pattern))
 	return err
 }
 

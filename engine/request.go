@@ -53,12 +53,15 @@ func (e *StateError) Error() string {
 // and leaves it alone. If drive is set a pass shall begin at once.
 type change func(t *store.Transaction, now time.Time) (changed, drive bool, err error)
 
-// prepare is repeated by callers that did not hear the answer.
-func prepare(t *store.Transaction, _ time.Time) (changed, drive bool, err error) {
-	if t.State != store.Prepared {
-		return false, false, refused(t, "prepare")
+// prepare is repeated by callers that did not hear the answer. One who means a transaction
+// of another pattern must hear it now: what he commits next could never be submitted.
+func prepare(asked store.Pattern) change {
+	return func(t *store.Transaction, _ time.Time) (changed, drive bool, err error) {
+		if t.State != store.Prepared || t.Pattern != asked {
+			return false, false, refused(t, "prepare")
+		}
+		return false, false, nil
 	}
-	return false, false, nil
 }
 
 // submit goes forth. Repeated, it begins another pass over the branches that are left,

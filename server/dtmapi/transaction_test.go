@@ -96,6 +96,7 @@ func TestRefusals(t *testing.T) {
 		says   string // in the message
 	}{
 		{"prepare what is over", "prepare", obj{"gid": "done", "trans_type": "saga"}, 409, "current status 'succeed', cannot prepare. FAILURE"},
+		{"prepare as something else", "prepare", obj{"gid": "prepared", "trans_type": "xa"}, 409, "current status 'prepared', cannot prepare. FAILURE"},
 		{"submit what is over", "submit", w.saga("done", "a"), 409, "current status 'succeed', cannot sumbmit. FAILURE"},
 		{"submit as something else", "submit", obj{"gid": "prepared", "trans_type": "xa"}, 409, "current status 'prepared', cannot sumbmit. FAILURE"},
 		{"abort what is over", "abort", obj{"gid": "done", "trans_type": "saga"}, 409, "trans type: 'saga' current status 'succeed', cannot abort. FAILURE"},

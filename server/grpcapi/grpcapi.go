@@ -57,7 +57,7 @@ func (s *service) prepare(ctx context.Context, m *dtmpb.Request) (*emptypb.Empty
 	if err != nil {
 		return nil, err
 	}
-	return done(s.Engine.Prepare(ctx, r), r.GID)
+	return asked(s.Engine.Prepare(ctx, r), r)
 }
 
 // submit goes forth. Of a workflow it tells the end: the same end again is no error.
@@ -69,7 +69,7 @@ func (s *service) submit(ctx context.Context, m *dtmpb.Request) (*emptypb.Empty,
 	if err != nil {
 		return nil, err
 	}
-	return done(s.Engine.Submit(ctx, r), r.GID)
+	return asked(s.Engine.Submit(ctx, r), r)
 }
 
 func (s *service) abort(ctx context.Context, m *dtmpb.Request) (*emptypb.Empty, error) {
@@ -107,7 +107,7 @@ func (s *service) prepareWorkflow(ctx context.Context, m *dtmpb.Request) (*dtmpb
 		return nil, failed(err, r.GID)
 	}
 	if t.Pattern != store.Workflow {
-		return nil, status.Errorf(codes.Aborted, "gid %s is that of a %s", r.GID, t.Pattern)
+		return nil, ofAnother(r.GID, t.Pattern)
 	}
 	reply := &dtmpb.ProgressesReply{
 		Transaction: &dtmpb.Transaction{Gid: t.GID, Status: t.State.String(), RollbackReason: t.Reason, Result: t.Result},
@@ -183,6 +183,21 @@ func (s *service) check(url string) error {
 		return nil
 	}
 	return s.Check(url)
+}
+
+// asked is done for what was asked with a pattern. A refusal because the gid belongs to a
+// transaction of another one does not tell the state of that, which clients would take for
+// their own: this protocol has no way to ask.
+func asked(err error, r engine.Request) (*emptypb.Empty, error) {
+	var state *engine.StateError
+	if errors.As(err, &state) && state.Pattern != r.Pattern {
+		return nil, ofAnother(r.GID, state.Pattern)
+	}
+	return done(err, r.GID)
+}
+
+func ofAnother(gid string, p store.Pattern) error {
+	return status.Errorf(codes.Aborted, "gid %s is that of a %s", gid, p)
 }
 
 func done(err error, gid string) (*emptypb.Empty, error) {

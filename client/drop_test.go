@@ -26,10 +26,11 @@ func (rolledBack) Committed(context.Context, barrier.Step) (bool, error) { retur
 func TestDropDoesNotWait(t *testing.T) {
 	t.Parallel()
 	var abort string
-	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if body, _ := io.ReadAll(r.Body); strings.HasSuffix(r.URL.Path, "/abort") {
 			abort = string(body)
 		}
+		_, _ = io.WriteString(w, `{"dtm_result":"SUCCESS"}`)
 	}))
 	defer s.Close()
 	c, err := client.New(client.Config{Server: s.URL})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -41,7 +42,8 @@ var (
 	ErrDenied = errors.New("denied")
 )
 
-// An Error is what became of a request. errors.Is finds its Kind, and what Err wraps.
+// An Error is what became of a request. errors.Is finds its Kind, and what Err wraps but
+// for the kinds there: an error is of one kind, whatever its causes were of.
 type Error struct {
 	Op   string // "prepare", "submit", "abort", "register", "call", ...
 	GID  string
@@ -78,8 +80,20 @@ func (e *Error) Unwrap() []error {
 	if e.Err == nil {
 		return []error{e.Kind}
 	}
-	return []error{e.Kind, e.Err}
+	return []error{e.Kind, cause{e.Err}}
 }
+
+// A cause is an error whose kinds are not found in it: a participant's refusal is no
+// failure of a transaction that somebody else has submitted.
+type cause struct{ error }
+
+// Is finds what the cause wraps, unless it is a kind.
+func (c cause) Is(target error) bool {
+	return !slices.Contains(kinds, target) && errors.Is(c.error, target)
+}
+
+// As finds what the cause wraps.
+func (c cause) As(target any) bool { return errors.As(c.error, target) }
 
 // kinds are all there are, those first that decide when an error is of several.
 var kinds = []error{ErrFailed, ErrOngoing, ErrUnknown, ErrMixed, ErrRefused, ErrExists, ErrNotFound, ErrInvalid, ErrDenied}
@@ -98,13 +112,21 @@ func kindOf(err error) error {
 const (
 	statusFailed  = http.StatusConflict
 	statusOngoing = http.StatusTooEarly
+	resultDone    = "SUCCESS"
 	resultFailed  = "FAILURE"
 	resultOngoing = "ONGOING"
 )
 
-// stateIn finds the state in the words with which servers refuse a request.
+// stateIn finds the state in the words with which servers refuse a request. They begin
+// with it: further on a participant may have written.
 func stateIn(text string) State {
-	_, after, _ := strings.Cut(text, "current status '")
+	if after, ok := strings.CutPrefix(text, "trans type: '"); ok { // of an abort
+		_, text, _ = strings.Cut(after, "' ")
+	}
+	after, ok := strings.CutPrefix(text, "current status '")
+	if !ok {
+		return ""
+	}
 	name, _, _ := strings.Cut(after, "'")
 	switch s := State(name); s {
 	case Prepared, Submitted, Aborting, Succeeded, Failed:

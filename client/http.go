@@ -170,22 +170,22 @@ func (h *httpTransport) do(ctx context.Context, op, gid, method, to string, body
 }
 
 // kindOfAnswer maps the answers of our server and of dtm's to kinds. dtm says 500 to
-// everything that is not agreed, and old versions say 200 to everything.
+// everything that is not agreed, and old versions say 200 to everything. So do other
+// programs, and proxies before a server that is gone: only the agreed word is success,
+// and 404 says nothing of a transaction.
 func kindOfAnswer(op string, status int, answer []byte) error {
 	result := resultOf(answer)
 	asked := op == "status" || op == "start" // their 200 holds what users wrote
 	switch {
-	case status == http.StatusOK && (asked || result != resultFailed && result != resultOngoing):
+	case status == http.StatusOK && (asked || result == resultDone):
 		return nil
 	case status == http.StatusTooEarly, status == http.StatusOK && result == resultOngoing:
 		return ErrOngoing
-	case status == http.StatusConflict, status == http.StatusOK:
+	case status == http.StatusConflict, status == http.StatusOK && result == resultFailed:
 		return ErrRefused // or over: the caller asks which
-	case status == http.StatusNotFound:
-		return ErrNotFound
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return ErrDenied
-	case status == http.StatusTooManyRequests, status == http.StatusRequestTimeout:
+	case status == http.StatusTooManyRequests, status == http.StatusRequestTimeout, status == http.StatusNotFound:
 		return ErrUnknown
 	case status == http.StatusInternalServerError && strings.Contains(textOf(answer), "UniqueKeyConflict"):
 		return ErrExists

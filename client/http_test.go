@@ -19,7 +19,8 @@ func TestKindsOfAnswers(t *testing.T) {
 		want   error
 	}{
 		{200, `{"dtm_result":"SUCCESS"}`, nil},
-		{200, ``, nil},
+		{200, ``, ErrUnknown},
+		{200, `<html>Welcome</html>`, ErrUnknown},
 		{200, `{"dtm_result":"SUCCESS","message":"FAILURE is but a word"}`, nil},
 		{200, `{"dtm_result":"FAILURE","message":"x"}`, ErrRefused},
 		{200, `{"dtm_result":"ONGOING"}`, ErrOngoing},
@@ -31,7 +32,7 @@ func TestKindsOfAnswers(t *testing.T) {
 		{302, ``, ErrInvalid},
 		{401, ``, ErrDenied},
 		{403, ``, ErrDenied},
-		{404, `404 page not found`, ErrNotFound},
+		{404, `404 page not found`, ErrUnknown}, // a proxy's word: nothing of a transaction
 		{408, ``, ErrUnknown},
 		{429, ``, ErrUnknown},
 		{500, `{"message":"storage: UniqueKeyConflict"}`, ErrExists},
@@ -53,6 +54,7 @@ func TestStateInWords(t *testing.T) {
 		"trans type: 'tcc' current status 'aborting', cannot abort. FAILURE": Aborting,
 		"current status 'odd', cannot prepare. FAILURE":                      "",
 		"no room": "",
+		"a participant says: current status 'succeed', cannot sumbmit": "",
 	} {
 		if got := stateIn(text); got != want {
 			t.Errorf("%q tells %q, want %q", text, got, want)

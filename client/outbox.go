@@ -79,13 +79,11 @@ func (m *Message) DoAndSubmitLocal(ctx context.Context, query string, local Loca
 	case err != nil:
 		return err
 	}
-	err = local.Run(ctx, step)
-	switch {
-	case err == nil, errors.Is(err, barrier.ErrDuplicated) && !errors.Is(err, barrier.ErrRuledOut):
+	if err = local.Run(ctx, step); err == nil {
 		return m.submitCommitted(ctx)
-	case errors.Is(err, barrier.ErrRuledOut):
-		return m.drop(ctx, err) // the server has asked, and heard no
 	}
+	// Errors of the barrier would tell, too, but the function may have returned one of
+	// its own, from another message in the same transaction.
 	asking, cancel := m.client.detached(ctx)
 	committed, asked := local.Committed(asking, step)
 	cancel()

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -15,6 +16,7 @@ import (
 type Workflow struct {
 	client   *Client
 	gid      string
+	look     func(ctx context.Context) (*Status, error) // what the server has of it
 	recorded map[recordKey]BranchStatus
 	actions  int // that were recorded when the run began
 
@@ -177,7 +179,7 @@ func (w *Workflow) record(ctx context.Context, id string, op Op, f func(ctx cont
 	}
 	ctx, cancel := w.client.detached(ctx) // what is done should be known
 	defer cancel()
-	registered := w.client.register(ctx, b)
+	registered := w.register(ctx, b)
 	if errors.Is(registered, ErrExists) {
 		return nil, &Error{Op: string(op), GID: w.gid, Kind: ErrOngoing, Err: errors.New("another process runs this workflow")}
 	}
@@ -185,6 +187,29 @@ func (w *Workflow) record(ctx context.Context, id string, op Op, f func(ctx cont
 		return nil, registered
 	}
 	return result, err
+}
+
+// register takes "exists" for success if an earlier attempt was not answered and what
+// exists is the same: another process may have recorded another result.
+func (w *Workflow) register(ctx context.Context, b *Branch) error {
+	repeated := false
+	err := w.client.repeat(ctx, false, func(ctx context.Context, attempt int) error {
+		repeated = attempt > 1
+		return w.client.transport.Register(ctx, b)
+	})
+	if !repeated || !errors.Is(err, ErrExists) {
+		return err
+	}
+	s, asked := w.look(ctx)
+	if asked != nil {
+		return asked
+	}
+	for _, r := range s.Branches {
+		if r.ID == b.ID && r.Op == b.Op && (r.State == Failed) == b.Failed && bytes.Equal(r.Data, b.Data) {
+			return nil
+		}
+	}
+	return err
 }
 
 // deviates notices a new action with the number of one that was recorded under another

@@ -78,6 +78,7 @@ func (ws *Workflows) Execute(ctx context.Context, name string, input []byte, opt
 		return nil, &Error{Op: "workflow", GID: t.Options.GID, Kind: ErrFailed, Text: clip(s.Reason)}
 	}
 	w := newWorkflow(ws.client, t.Options.GID, s.Branches)
+	w.look = func(ctx context.Context) (*Status, error) { return ws.start(ctx, t) }
 	result, err := f(ctx, w, input)
 	return ws.conclude(ctx, t, w, result, err)
 }

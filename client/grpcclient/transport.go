@@ -97,11 +97,15 @@ func (t *transport) Prepare(ctx context.Context, x *client.Transaction) error {
 func (t *transport) Submit(ctx context.Context, x *client.Transaction) error {
 	err := t.request(ctx, "submit", "Submit", x, nil)
 	var e *client.Error
-	if x.Options.Wait && errors.Is(err, client.ErrRefused) && errors.As(err, &e) && e.State == "" {
+	if x.Options.Wait && errors.Is(err, client.ErrRefused) && errors.As(err, &e) && e.State == "" && !ofAnother(e) {
 		e.Kind = client.ErrFailed // the words are those of the branch that failed
 	}
 	return err
 }
+
+// ofAnother reports whether a refusal says that its name belongs to a transaction of
+// another pattern.
+func ofAnother(e *client.Error) bool { return strings.HasPrefix(e.Text, "gid "+e.GID+" is that of a ") }
 
 // Abort implements client.Transport.
 func (t *transport) Abort(ctx context.Context, x *client.Transaction) error {

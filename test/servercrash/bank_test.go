@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/troth-tx/troth/barrier"
 	"github.com/troth-tx/troth/internal/dbtest"
@@ -79,6 +80,8 @@ type move struct {
 	Account int   `json:"account"`
 	Amount  int64 `json:"amount"`
 	Refuse  bool  `json:"refuse"` // the participant says no to the action, or the try
+
+	Slow time.Duration `json:"slow"` // what the answer to the action takes, once it is done
 }
 
 // drawMove draws an account.

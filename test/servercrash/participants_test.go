@@ -63,7 +63,11 @@ func (b *bank) branch(ctx context.Context, call *client.Call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, b.do(ctx, step, m)
+	err = b.do(ctx, step, m)
+	if call.Op == client.OpAction {
+		await(ctx, m.Slow)
+	}
+	return nil, err
 }
 
 // A fault is what goes wrong with one call.
@@ -104,8 +108,11 @@ func (m *mischief) draw(r *http.Request) (fault, *rand.Rand) {
 	defer m.mu.Unlock()
 	m.nth[key]++
 	rng := drawFor(m.seed, fmt.Sprint("call ", key, " #", m.nth[key]))
-	f := fine
-	if m.oneIn > 0 && rng.IntN(m.oneIn) == 0 && !m.off.Load() {
+	f, oneIn := fine, m.oneIn
+	if q.Get("op") == string(client.OpQuery) {
+		oneIn = min(oneIn, 2) // there are few, and much hangs on them
+	}
+	if oneIn > 0 && rng.IntN(oneIn) == 0 && !m.off.Load() {
 		f = busy + fault(rng.IntN(int(faultsEnd-busy)))
 	}
 	m.count[f]++

@@ -21,9 +21,9 @@ type kind struct {
 	name    string
 	pattern client.Pattern
 	run     func(ctx context.Context, w *world, p *plan) error
-	ends    client.State
-	calls   bool // the server calls participants, in passes of its own
-	dies    bool // the program does, before it says how its transaction goes on
+	ends    client.State // without faults; empty: either way
+	calls   bool         // the server calls participants, in passes of its own
+	dies    bool         // the program does, before it says how its transaction goes on
 }
 
 var kinds = []kind{
@@ -35,6 +35,8 @@ var kinds = []kind{
 	{"tcc", client.PatternTCC, tcc, client.Succeeded, true, false},
 	{"tcc-back", client.PatternTCC, tccBack, client.Failed, true, false},
 	{"tcc-lost", client.PatternTCC, tccLost, client.Failed, true, true},
+	{"saga-hasty", client.PatternSaga, sagaHasty, "", true, false},
+	{"tcc-late", client.PatternTCC, tccLate, "", true, false},
 	{"workflow", client.PatternWorkflow, workflow, client.Succeeded, false, false},
 	{"workflow-back", client.PatternWorkflow, workflowBack, client.Failed, false, false},
 	{"workflow-lost", client.PatternWorkflow, workflowLost, client.Succeeded, true, true},
@@ -128,6 +130,24 @@ func (w *world) saga(ctx context.Context, p *plan, refuse bool) error {
 		Submit(ctx)
 }
 
+// sagaHasty is undone unless it is over within a second, which its slow participants may
+// take: an action may then be done whose answer nobody has heard.
+func sagaHasty(ctx context.Context, w *world, p *plan) error {
+	s := w.client.Saga(append(p.options(), client.TimeoutToFail(time.Second))...)
+	for i, amount := range []int64{-2 * p.amount, p.amount, p.amount} {
+		m := drawMove(p.rng, amount)
+		m.Slow = time.Duration(p.rng.Int64N(int64(600 * time.Millisecond)))
+		s.Add(w.to(min(i, 1)), w.to(min(i, 1)), m)
+	}
+	return s.Submit(ctx)
+}
+
+// tccLate is of a program that decides at about the time at which the server gives up.
+func tccLate(ctx context.Context, w *world, p *plan) error {
+	pause := 500*time.Millisecond + time.Duration(p.rng.Int64N(int64(1500*time.Millisecond)))
+	return w.tccThen(ctx, w.client, p, false, func() { await(ctx, pause) }, client.TimeoutToFail(time.Second))
+}
+
 func tcc(ctx context.Context, w *world, p *plan) error { return w.tcc(ctx, w.client, p, false) }
 
 // tccBack is refused by its second participant.
@@ -137,6 +157,11 @@ func tccBack(ctx context.Context, w *world, p *plan) error { return w.tcc(ctx, w
 func tccLost(ctx context.Context, w *world, p *plan) error { return w.tcc(ctx, w.dying, p, false) }
 
 func (w *world) tcc(ctx context.Context, c *client.Client, p *plan, refuse bool) error {
+	return w.tccThen(ctx, c, p, refuse, func() {})
+}
+
+// tccThen calls then after the tries.
+func (w *world) tccThen(ctx context.Context, c *client.Client, p *plan, refuse bool, then func(), more ...client.Option) error {
 	moves := []move{drawMove(p.rng, -p.amount), drawMove(p.rng, p.amount)}
 	moves[1].Refuse = refuse
 	return c.TCC(ctx, func(ctx context.Context, t *client.TCC) error {
@@ -145,8 +170,9 @@ func (w *world) tcc(ctx context.Context, c *client.Client, p *plan, refuse bool)
 				return err
 			}
 		}
+		then()
 		return nil
-	}, p.options()...)
+	}, append(p.options(), more...)...)
 }
 
 func workflow(ctx context.Context, w *world, p *plan) error { return w.flow(ctx, w.flows, p, false) }

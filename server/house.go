@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/troth-tx/troth/store"
@@ -21,10 +22,26 @@ const (
 // ends with the server.
 func (s *Server) keepHouse() {
 	for s.ctx.Err() == nil {
+		if s.storeBroke() {
+			return
+		}
 		s.countStuck()
 		s.purge()
 		pause(s.ctx, houseEvery)
 	}
+}
+
+// storeBroke reports whether the store has failed for good. The server ends then, for
+// whoever started it to start it anew: it would refuse everything for ever.
+func (s *Server) storeBroke() bool {
+	ctx, cancel := context.WithTimeout(s.ctx, stuckLimit)
+	defer cancel()
+	_, err := s.cfg.Store.NextDue(ctx)
+	if !errors.Is(err, store.ErrBroken) {
+		return false
+	}
+	s.fail(err)
+	return true
 }
 
 // purge removes transactions whose retention is over, in batches. Several servers on

@@ -185,13 +185,21 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) serve(what string, f func() error) {
 	s.wg.Go(func() {
 		if err := f(); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, grpc.ErrServerStopped) {
-			s.failed <- fmt.Errorf("server: %s: %w", what, err)
+			s.fail(fmt.Errorf("server: %s: %w", what, err))
 		}
 	})
 }
 
-// Failed yields the error of a listener that does not listen any more. The server is
-// to be shut down then.
+// fail says that the server is of no use any more. The first one is heard.
+func (s *Server) fail(err error) {
+	select {
+	case s.failed <- err:
+	default:
+	}
+}
+
+// Failed yields the error of a listener that does not listen any more, or of a store that
+// has to be opened anew. The server is to be shut down then.
 func (s *Server) Failed() <-chan error { return s.failed }
 
 // Addrs are the addresses that it listens on; nil before Start. They tell the port

@@ -22,6 +22,11 @@ var (
 	ErrCursor   = errors.New("store: no cursor of List's: use the one of the page before, or none")
 )
 
+// ErrBroken means that the store has failed for good, as after an error of the disk, and
+// must be opened anew: nobody knows what the disk has. All reads and changes fail with it
+// from then on. The outcome of the change that met it is not known.
+var ErrBroken = errors.New("store: it failed and must be opened anew")
+
 // A Store keeps transactions. What its methods confirm is durable. They are safe
 // for concurrent use; many callers share a write where the store can.
 //

@@ -15,6 +15,7 @@ import (
 	"hash/maphash"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/troth-tx/troth/store"
@@ -53,6 +54,7 @@ type Store struct {
 	life    context.Context //nolint:containedctx // ends what is under way when Close will not wait
 	end     context.CancelFunc
 
+	broken  atomic.Pointer[error] // what a writer ended with; nil: it has not
 	reading sync.WaitGroup
 	mu      sync.Mutex
 	closed  bool
@@ -125,12 +127,16 @@ func (s *Store) Save(ctx context.Context, t *store.Transaction, added int) error
 	return nil
 }
 
-// begin counts a reader, unless the store is closed.
+// begin counts a reader, unless the store is closed, or failed: what is read then may be
+// in memory only.
 func (s *Store) begin(ctx context.Context) (end func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, store.ErrClosed
+	}
+	if broken := s.broken.Load(); broken != nil {
+		return nil, *broken
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)

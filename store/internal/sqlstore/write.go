@@ -5,11 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/troth-tx/troth/store"
 	"math/rand/v2"
 	"slices"
 	"time"
-
-	"github.com/troth-tx/troth/internal/faultpoint"
 )
 
 // triesMax is how often a transaction of the database is tried that ended in a
@@ -83,6 +82,9 @@ func (w *writer) commit(ops []*op) (b *batch, err error) {
 	}
 	if err := w.reserve(creates); err != nil {
 		return nil, err
+	}
+	if b, err := w.once(ops); b != nil || err != nil {
+		return b, err
 	}
 	var seq int64
 	tries := 0
@@ -184,8 +186,10 @@ func (w *writer) transact(f func(ctx context.Context, s *session) (commit bool, 
 		}
 		if w.store.dialect.broken(err) {
 			w.drop()
-			w.failed = fmt.Errorf("store: it must be opened anew: %w", err)
-			w.store.cfg.Logger.Error("the store failed: nothing is written until it is opened again", "err", err)
+			w.failed = fmt.Errorf("%w: %w", store.ErrBroken, err)
+			w.store.broken.Store(&w.failed)
+			w.store.cfg.Logger.Error("the store failed: nothing is written or read until it is opened again", "err", err)
+			return w.failed
 		}
 		if !again || try == triesMax {
 			return err
@@ -212,12 +216,14 @@ func (w *writer) tryOnce(ctx context.Context, f func(ctx context.Context, s *ses
 	}
 	commit, err := f(ctx, s)
 	if err == nil && commit {
-		faultpoint.Hit("store.commit.before")
-		if _, err := s.execOnce(ctx, "COMMIT"); err != nil {
+		err := w.committing(func() error {
+			_, err := s.execOnce(ctx, "COMMIT")
+			return err
+		})
+		if err != nil {
 			w.drop()
 			return false, &commitError{err}
 		}
-		faultpoint.Hit("store.commit.answered")
 		return false, nil
 	}
 	if _, rollbackErr := s.execOnce(ctx, "ROLLBACK"); rollbackErr != nil {

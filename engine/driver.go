@@ -117,6 +117,9 @@ func (d *driver) create(ctx context.Context, t *store.Transaction, drive bool) (
 	}
 	faultpoint.Hit("server.create.before")
 	if err := d.engine.store.Create(ctx, t); err != nil {
+		if !errors.Is(err, store.ErrExists) && ctx.Err() == nil {
+			d.engine.cfg.Logger.WarnContext(ctx, "transaction not stored", "gid", d.gid, "err", err)
+		}
 		return nil, err
 	}
 	faultpoint.Hit("server.create.answered")

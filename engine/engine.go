@@ -33,7 +33,7 @@ type Config struct {
 	CallsMax        int           // calls under way at a time; 1024
 	CallsPerHostMax int           // of those, to one host and port; 256
 	PassesMax       int           // passes under way at a time that no request began; 4096
-	ClaimMax        int           // transactions that are taken from the store at a time; 256
+	ClaimMax        int           // transactions that are taken from the store at a time, while new ones wait; 64
 	CacheMax        int           // transactions that are kept in memory while nothing happens; 10,000
 	PollEvery       time.Duration // how long a shared store is not looked at; 2 s
 	StoreTimeout    time.Duration // of one write; 10 s
@@ -102,7 +102,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.CallsMax, 1024)
 	setDefault(&c.CallsPerHostMax, 256)
 	setDefault(&c.PassesMax, 4096)
-	setDefault(&c.ClaimMax, 256)
+	setDefault(&c.ClaimMax, 64)
 	setDefault(&c.CacheMax, 10_000)
 	setDefault(&c.PollEvery, 2*time.Second)
 	setDefault(&c.StoreTimeout, 10*time.Second)

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/troth-tx/troth/store"
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/troth-tx/troth/internal/faultpoint"
+	"github.com/troth-tx/troth/store"
 )
 
 // triesMax is how often a transaction of the database is tried that ended in a
@@ -82,9 +84,6 @@ func (w *writer) commit(ops []*op) (b *batch, err error) {
 	}
 	if err := w.reserve(creates); err != nil {
 		return nil, err
-	}
-	if b, err := w.once(ops); b != nil || err != nil {
-		return b, err
 	}
 	var seq int64
 	tries := 0
@@ -216,14 +215,12 @@ func (w *writer) tryOnce(ctx context.Context, f func(ctx context.Context, s *ses
 	}
 	commit, err := f(ctx, s)
 	if err == nil && commit {
-		err := w.committing(func() error {
-			_, err := s.execOnce(ctx, "COMMIT")
-			return err
-		})
-		if err != nil {
+		faultpoint.Hit("store.commit.before")
+		if _, err := s.execOnce(ctx, "COMMIT"); err != nil {
 			w.drop()
 			return false, &commitError{err}
 		}
+		faultpoint.Hit("store.commit.answered")
 		return false, nil
 	}
 	if _, rollbackErr := s.execOnce(ctx, "ROLLBACK"); rollbackErr != nil {

@@ -116,11 +116,12 @@ func Handler(f func(ctx context.Context, call *Call) (any, error), opts ...Handl
 
 // Middleware puts the call into the context of the requests that next gets, where
 // [CallFrom], [Client.JoinTCC] and package barrier find it. Requests of no transaction
-// pass unchanged, unless [SignedBy] is asked for.
+// pass unchanged, unless [SignedBy] is asked for; so do those that have another use for
+// a parameter gid, and no branch_id and op.
 func Middleware(next http.Handler, opts ...HandlerOption) http.Handler {
 	cfg := handlerConfigOf(opts)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if cfg.verifier == nil && cfg.err == nil && r.URL.Query().Get("gid") == "" {
+		if q := r.URL.Query(); cfg.verifier == nil && cfg.err == nil && (q.Get("gid") == "" || q.Get("branch_id") == "" && q.Get("op") == "") {
 			next.ServeHTTP(w, r)
 			return
 		}

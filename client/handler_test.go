@@ -70,7 +70,7 @@ func TestMiddleware(t *testing.T) {
 			seen += fmt.Sprint(" ", call.GID, " ", call.Pattern, " ", call.Branch, " ", call.Op)
 		}
 	}))
-	for target, want := range map[string]string{query: "x g1 tcc 01 confirm", "/": "x"} {
+	for target, want := range map[string]string{query: "x g1 tcc 01 confirm", "/": "x", "/chats?gid=5": "x"} {
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, target, strings.NewReader("x")))
 		if seen != want {
 			t.Errorf("%s: next saw %q, want %q", target, seen, want)

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"sync"
 )
 
 // A TCC is a transaction whose branches are tried by the program and then confirmed, or
@@ -11,6 +12,7 @@ type TCC struct {
 	client *Client
 	gid    string
 	ids    branchIDs
+	lost   firstError
 }
 
 // A TCCBranch is one participant's part. Confirm and Cancel must not fail; Cancel may
@@ -27,7 +29,8 @@ type TCCBranch struct {
 
 // TCC runs f, which tries branches with [TCC.Call]. When f returns nil they are
 // confirmed, else cancelled, by the server, which also cancels them if this process
-// dies. A panic of f cancels them too and goes on.
+// dies. A panic of f cancels them too and goes on. An error of Call or Do cancels them also
+// if f swallows it: the branch is registered, and must not be confirmed untried.
 //
 // nil: the decision to confirm is in the server's store; with [Wait], everything is
 // confirmed. ErrFailed, with f's error if there is one: nothing is kept. ErrUnknown:
@@ -35,7 +38,11 @@ type TCCBranch struct {
 func (c *Client) TCC(ctx context.Context, f func(ctx context.Context, t *TCC) error, opts ...Option) error {
 	t := Transaction{Pattern: PatternTCC, Options: optionsOf(opts)}
 	return c.decide(ctx, &t, func(ctx context.Context) error {
-		return f(ctx, &TCC{client: c, gid: t.Options.GID})
+		tcc := &TCC{client: c, gid: t.Options.GID}
+		if err := f(ctx, tcc); err != nil {
+			return err
+		}
+		return tcc.lost.get()
 	})
 }
 
@@ -91,10 +98,31 @@ func (t *TCC) try(ctx context.Context, b TCCBranch, f func(ctx context.Context, 
 	err = t.client.register(ctx, &Branch{
 		GID: t.gid, Pattern: PatternTCC, ID: id, Confirm: b.Confirm, Cancel: b.Cancel, Payload: payload,
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		err = f(ctx, id, payload)
 	}
-	return f(ctx, id, payload)
+	t.lost.set(err)
+	return err
+}
+
+// A firstError remembers the first error of branches that may be registered.
+type firstError struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (f *firstError) set(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err == nil {
+		f.err = err
+	}
+}
+
+func (f *firstError) get() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
 }
 
 // decide announces a TCC or XA, runs the program's part, and submits or aborts. The

@@ -91,6 +91,40 @@ func TestTCCIsCancelled(t *testing.T) {
 	}
 }
 
+// The function swallows what a try or an XA's branch answered: it must not be confirmed.
+func TestSwallowedError(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	s := newService(t, func(call *client.Call) (any, error) {
+		if call.Op == client.OpTry || call.Op == client.OpAction {
+			return nil, client.ErrFailed
+		}
+		return nil, nil
+	})
+	for name, do := range map[string]func(opt client.Option) error{
+		"tcc": func(opt client.Option) error {
+			return w.TCC(t.Context(), func(ctx context.Context, tcc *client.TCC) error {
+				_ = tcc.Call(ctx, client.TCCBranch{Try: s.URL + "/try", Confirm: s.URL + "/yes", Cancel: s.URL + "/no"})
+				return nil
+			}, opt)
+		},
+		"xa": func(opt client.Option) error {
+			return w.XA(t.Context(), func(ctx context.Context, x *client.XA) error {
+				_ = x.Call(ctx, s.URL+"/sell", nil, nil)
+				return nil
+			}, opt)
+		},
+	} {
+		if err := do(client.GID(name)); !errors.Is(err, client.ErrFailed) {
+			t.Errorf("%s: error is %v", name, err)
+		}
+		w.await(t, name, client.Failed)
+	}
+	if slices.Contains(s.paths(), "/yes") {
+		t.Errorf("calls are %v", s.paths())
+	}
+}
+
 // recovered returns a panic's text as an error.
 func recovered(f func() error) (err error) {
 	defer func() {

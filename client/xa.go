@@ -13,15 +13,21 @@ type XA struct {
 	client *Client
 	gid    string
 	ids    branchIDs
+	lost   firstError
 }
 
 // XA runs f, which calls services with [XA.Call]. When f returns nil all that they did is
 // committed, else rolled back, by the server, which also rolls back if this process
-// dies. Until then the rows that they changed are locked. Results are those of [Client.TCC].
+// dies, or if f swallowed the error of a Call, whose work may not be prepared. Until then
+// the rows that they changed are locked. Results are those of [Client.TCC].
 func (c *Client) XA(ctx context.Context, f func(ctx context.Context, x *XA) error, opts ...Option) error {
 	t := Transaction{Pattern: PatternXA, Options: optionsOf(opts)}
 	return c.decide(ctx, &t, func(ctx context.Context) error {
-		return f(ctx, &XA{client: c, gid: t.Options.GID})
+		x := &XA{client: c, gid: t.Options.GID}
+		if err := f(ctx, x); err != nil {
+			return err
+		}
+		return x.lost.get()
 	})
 }
 
@@ -43,6 +49,12 @@ func (x *XA) GID() string { return x.gid }
 // roll back. What it answers is decoded from JSON into reply, unless that is nil. After an
 // error the program returns it, or an error of its own.
 func (x *XA) Call(ctx context.Context, address string, payload, reply any) error {
+	err := x.call(ctx, address, payload, reply)
+	x.lost.set(err)
+	return err
+}
+
+func (x *XA) call(ctx context.Context, address string, payload, reply any) error {
 	id, err := x.ids.next()
 	var body []byte
 	if err == nil {

@@ -148,7 +148,9 @@ func (w *world) look(p *plan, member *process) (client.State, error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	p.state = s.State
+	if p.state == "" || mayFollow(s.Pattern, p.state, s.State) { // else another, asked later, was answered sooner
+		p.state = s.State
+	}
 	w.looks++
 	return s.State, nil
 }

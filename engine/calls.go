@@ -66,11 +66,12 @@ func callOf(t *store.Transaction, branch int, limits *Limits) Call {
 	return c
 }
 
-// A gate bounds the calls that are under way, in all and to one host: a host that hangs
-// must not take what the others need.
+// A gate bounds the calls that are under way, in all and to one host: hosts that hang
+// must not take what the others need. Each host has a few places of its own; beyond them
+// all share a crowd, which leaves a quarter of all places to those few.
 type gate struct {
-	all        chan struct{}
-	perHostMax int
+	all, crowd          chan struct{}
+	perHostMax, fewEach int
 
 	mu    sync.Mutex // guards hosts
 	hosts map[string]*hostGate
@@ -78,11 +79,15 @@ type gate struct {
 
 type hostGate struct {
 	slots chan struct{}
-	users int // guarded by gate.mu
+	few   chan struct{} // of slots: those that need no place in the crowd
+	users int           // guarded by gate.mu
 }
 
 func newGate(allMax, perHostMax int) *gate {
-	return &gate{all: make(chan struct{}, allMax), perHostMax: perHostMax, hosts: make(map[string]*hostGate)}
+	return &gate{
+		all: make(chan struct{}, allMax), crowd: make(chan struct{}, allMax-allMax/4),
+		perHostMax: perHostMax, fewEach: max(1, allMax/64), hosts: make(map[string]*hostGate),
+	}
 }
 
 // enter waits for a place; leave gives it back. It fails when ctx ends.
@@ -94,15 +99,28 @@ func (g *gate) enter(ctx context.Context, host string) (leave func(), ok bool) {
 		g.release(host, h)
 		return nil, false
 	}
+	var place chan struct{}
+	select {
+	case h.few <- struct{}{}:
+		place = h.few
+	case g.crowd <- struct{}{}:
+		place = g.crowd
+	case <-ctx.Done():
+		<-h.slots
+		g.release(host, h)
+		return nil, false
+	}
 	select {
 	case g.all <- struct{}{}:
 	case <-ctx.Done():
+		<-place
 		<-h.slots
 		g.release(host, h)
 		return nil, false
 	}
 	return func() {
 		<-g.all
+		<-place
 		<-h.slots
 		g.release(host, h)
 	}, true
@@ -113,7 +131,7 @@ func (g *gate) hold(host string) *hostGate {
 	defer g.mu.Unlock()
 	h := g.hosts[host]
 	if h == nil {
-		h = &hostGate{slots: make(chan struct{}, g.perHostMax)}
+		h = &hostGate{slots: make(chan struct{}, g.perHostMax), few: make(chan struct{}, g.fewEach)}
 		g.hosts[host] = h
 	}
 	h.users++

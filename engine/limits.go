@@ -23,7 +23,8 @@ type Limits struct {
 	RetryInterval    time.Duration
 	RetryIntervalMax time.Duration
 
-	// RequestTimeout is the time that a call may take. Defaults to 3 s.
+	// RequestTimeout is the time that a call may take; nobody may ask for more than an
+	// hour. Defaults to 3 s.
 	RequestTimeout time.Duration
 
 	// ErrorMax is the length in bytes to which what participants say is cut before it
@@ -113,8 +114,11 @@ func (l *Limits) check(r Request) error {
 
 func checkOptions(r Request) error {
 	o := r.Options
+	if d := o.RequestTimeout; d < 0 || d > requestTimeoutMax {
+		return fmt.Errorf("%w: request_timeout is %v: want 0 to %v", ErrInvalid, d, requestTimeoutMax)
+	}
 	for name, d := range map[string]time.Duration{
-		"timeout_to_fail": o.TimeoutToFail, "retry_interval": o.RetryInterval, "request_timeout": o.RequestTimeout, "delay": o.Delay,
+		"timeout_to_fail": o.TimeoutToFail, "retry_interval": o.RetryInterval, "delay": o.Delay,
 	} {
 		if d < 0 || d > durationMax {
 			return fmt.Errorf("%w: %s is %v: want 0 to %v", ErrInvalid, name, d, durationMax)
@@ -149,6 +153,9 @@ func (l *Limits) checkBranches(branches []store.Branch) error {
 const (
 	durationMax   = 10 * 365 * 24 * time.Hour
 	retryLimitMax = 1000 // they are made at once
+
+	// A call takes one of few places while nobody answers it.
+	requestTimeoutMax = time.Hour
 )
 
 // checkOrders refuses steps that could never begin.

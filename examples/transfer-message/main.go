@@ -105,7 +105,7 @@ func (p *program) transfer(ctx context.Context, amount int64) error {
 			return err
 		}
 		if n, err := result.RowsAffected(); err != nil || n != 1 {
-			return errors.Join(errors.New("Alice has not enough money"), err)
+			return errors.Join(errors.New("not enough money"), err)
 		}
 		_, err = tx.ExecContext(ctx, "INSERT INTO transfer (gid, amount) VALUES (?, ?)", m.GID(), amount)
 		return err

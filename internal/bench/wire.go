@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -78,14 +77,6 @@ func (c *wireConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// pause sleeps in the kernel: the runtime's timers round up to a millisecond when
-// a process is idle.
-func pause(d time.Duration) {
-	ts := syscall.NsecToTimespec(int64(d))
-	for syscall.Nanosleep(&ts, &ts) == syscall.EINTR {
-	}
-}
-
 //go:embed shim.c.txt
 var shimSource []byte
 
@@ -121,7 +112,7 @@ func buildShim(ctx context.Context, dir string) (*shim, error) {
 	if err := f.Truncate(8); err != nil {
 		return nil, err
 	}
-	s.counter, err = syscall.Mmap(int(f.Fd()), 0, 8, syscall.PROT_READ, syscall.MAP_SHARED)
+	s.counter, err = mapCounter(f)
 	return s, err
 }
 

@@ -216,6 +216,8 @@ func failed(err error, gid string) error {
 		code = codes.Aborted
 	case dtmapi.Ongoing(told):
 		code = codes.FailedPrecondition
+	case errors.Is(err, engine.ErrInvalid):
+		code = codes.InvalidArgument
 	case errors.Is(err, engine.ErrNotFound):
 		code = codes.NotFound
 	case errors.Is(err, store.ErrExists):
@@ -224,7 +226,7 @@ func failed(err error, gid string) error {
 		code = codes.Canceled
 	case errors.Is(err, context.DeadlineExceeded):
 		code = codes.DeadlineExceeded
-	case errors.Is(err, engine.ErrUnknown):
+	case errors.Is(err, engine.ErrUnknown), errors.Is(err, engine.ErrClosed):
 		code = codes.Unavailable
 	}
 	return status.Error(code, told.Error())

@@ -67,10 +67,14 @@ func (c *Client) callBranch(ctx context.Context, p participantCall) ([]byte, err
 	return answer, nil
 }
 
-// kindOfBranch reads a participant's answer. The body counts where it is in dtm's form,
-// because old participants say 200 to everything. The word FAILURE in some text does not.
+// kindOfBranch reads a participant's answer. The body counts where it is in dtm's form, or
+// one of its words and nothing else, because old participants say 200 to everything. The
+// word FAILURE in some text does not.
 func kindOfBranch(status int, answer []byte) error {
 	result := resultOf(answer)
+	if word := bytes.Trim(answer, " \t\r\n\""); len(word) <= len(resultFailed) && result == "" {
+		result = string(word)
+	}
 	switch {
 	case status == statusOngoing, status == http.StatusOK && result == resultOngoing:
 		return ErrOngoing

@@ -47,6 +47,31 @@ func TestKindsOfAnswers(t *testing.T) {
 	}
 }
 
+func TestKindsOfParticipants(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		status int
+		answer string
+		want   error
+	}{
+		{200, ``, nil},
+		{200, `{"id":7}`, nil},
+		{200, `{"note":"a FAILURE of mine"}`, nil},
+		{200, `{"dtm_result":"FAILURE"}`, ErrFailed},
+		{200, `{"dtm_result":"FAILURE","message":{"code":5}}`, ErrFailed},
+		{200, "FAILURE\n", ErrFailed}, // as the oldest say it
+		{200, `"ONGOING"`, ErrOngoing},
+		{409, ``, ErrFailed},
+		{425, ``, ErrOngoing},
+		{201, ``, ErrUnknown},
+		{500, `FAILURE`, ErrUnknown},
+	} {
+		if got := kindOfBranch(c.status, []byte(c.answer)); !errors.Is(got, c.want) || (got == nil) != (c.want == nil) {
+			t.Errorf("%d %s means %v, want %v", c.status, c.answer, got, c.want)
+		}
+	}
+}
+
 func TestStateInWords(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]State{

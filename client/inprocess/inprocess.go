@@ -185,7 +185,7 @@ func kinded(op, gid string, err error) error {
 		kind = client.ErrFailed
 	case errors.Is(err, engine.ErrOngoing):
 		kind = client.ErrOngoing
-	case errors.Is(err, engine.ErrUnknown):
+	case errors.Is(err, engine.ErrUnknown), errors.Is(err, engine.ErrClosed):
 		kind = client.ErrUnknown
 	case errors.Is(err, engine.ErrNotFound):
 		kind = client.ErrNotFound

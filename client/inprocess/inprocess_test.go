@@ -60,6 +60,9 @@ func TestNextEngineAsks(t *testing.T) {
 	if err := first.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if err := c.Message().Add("func://deliver", nil).Submit(t.Context()); !errors.Is(err, client.ErrUnknown) {
+		t.Errorf("a closed engine says %v: the next one would take it", err)
+	}
 	step, err := barrier.ForMessage("yes")
 	if err != nil {
 		t.Fatal(err)

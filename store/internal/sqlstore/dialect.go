@@ -43,6 +43,21 @@ type Dialect interface {
 	update(ctx context.Context, s *session, rows []*row) error
 	add(ctx context.Context, s *session, parts []part) error
 
+	// writesOnce reports whether once can be used.
+	writesOnce() bool
+
+	// once writes rows of different transactions, in a statement that commits itself,
+	// and returns the gids of those that it wrote: of an insert, unless there is one;
+	// of others, if their versions are as before.
+	once(ctx context.Context, s *session, rows []*row) (written []string, err error)
+
+	// refused reports whether the server said that once has done nothing, on a
+	// connection that is still good. After any other error it may have been done.
+	refused(error) bool
+
+	// present returns those gids that are there.
+	present(ctx context.Context, s *session, gids []string) ([]string, error)
+
 	// in is a condition for one of some numbers, which are never none.
 	in(column string, numbers []int64) (condition string, args []any)
 

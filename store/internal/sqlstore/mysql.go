@@ -10,7 +10,7 @@ import (
 )
 
 // MySQL is the dialect of MySQL 8 and MariaDB from 10.6 on.
-type MySQL struct{}
+type MySQL struct{ usual }
 
 var _ Dialect = MySQL{}
 

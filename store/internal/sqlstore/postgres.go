@@ -42,6 +42,7 @@ func (Postgres) setup() []string {
 		"SET enable_hashjoin = off",
 		"SET enable_mergejoin = off",
 		"SET jit = off",
+		"SET default_transaction_isolation = 'read committed'", // of what commits itself
 	}
 }
 
@@ -113,27 +114,45 @@ func orZero(n any) int64 {
 	return v
 }
 
+// postgresInsertArgs are the columns of new rows, and their definitions.
+func postgresInsertArgs(rows []*row) []any {
+	return []any{
+		collect(rows, func(r *row) int64 { return r.seq }),
+		collect(rows, func(r *row) string { return r.gid }),
+		collect(rows, func(r *row) string { return r.owner }),
+		collect(rows, func(r *row) int16 { return int16(r.pattern) }),
+		collect(rows, func(r *row) int16 { return int16(r.state) }),
+		collect(rows, func(r *row) int64 { return r.version }),
+		collect(rows, func(r *row) int64 { return int64(r.attempts) }),
+		collect(rows, func(r *row) int64 { return r.created }),
+		collect(rows, func(r *row) int64 { return r.updated }),
+		collect(rows, func(r *row) int64 { return orZero(r.finished) }),
+		collect(rows, func(r *row) int64 { return orZero(r.due) }),
+		collect(rows, func(r *row) int16 { return int16(r.leased) }),
+		collect(rows, func(r *row) string { return r.reason }),
+		collect(rows, func(r *row) []byte { return r.progress }),
+		collect(rows, func(r *row) []byte { return r.definition }),
+	}
+}
+
+// postgresUpdateArgs are the columns that change, from state on.
+func postgresUpdateArgs(rows []*row) []any {
+	return []any{
+		collect(rows, func(r *row) int16 { return int16(r.state) }),
+		collect(rows, func(r *row) int64 { return r.version }),
+		collect(rows, func(r *row) int64 { return int64(r.attempts) }),
+		collect(rows, func(r *row) int64 { return r.updated }),
+		collect(rows, func(r *row) int64 { return orZero(r.finished) }),
+		collect(rows, func(r *row) int64 { return orZero(r.due) }),
+		collect(rows, func(r *row) int16 { return int16(r.leased) }),
+		collect(rows, func(r *row) string { return r.reason }),
+		collect(rows, func(r *row) []byte { return r.progress }),
+	}
+}
+
 func (Postgres) insert(ctx context.Context, s *session, rows []*row) error {
 	return pieces(len(rows), func(i int) int { return rows[i].size() }, func(from, to int) error {
-		rows := rows[from:to]
-		_, err := s.exec(
-			ctx, postgresInsert,
-			collect(rows, func(r *row) int64 { return r.seq }),
-			collect(rows, func(r *row) string { return r.gid }),
-			collect(rows, func(r *row) string { return r.owner }),
-			collect(rows, func(r *row) int16 { return int16(r.pattern) }),
-			collect(rows, func(r *row) int16 { return int16(r.state) }),
-			collect(rows, func(r *row) int64 { return r.version }),
-			collect(rows, func(r *row) int64 { return int64(r.attempts) }),
-			collect(rows, func(r *row) int64 { return r.created }),
-			collect(rows, func(r *row) int64 { return r.updated }),
-			collect(rows, func(r *row) int64 { return orZero(r.finished) }),
-			collect(rows, func(r *row) int64 { return orZero(r.due) }),
-			collect(rows, func(r *row) int16 { return int16(r.leased) }),
-			collect(rows, func(r *row) string { return r.reason }),
-			collect(rows, func(r *row) []byte { return r.progress }),
-			collect(rows, func(r *row) []byte { return r.definition }),
-		)
+		_, err := s.exec(ctx, postgresInsert, postgresInsertArgs(rows[from:to])...)
 		return err
 	})
 }
@@ -141,19 +160,8 @@ func (Postgres) insert(ctx context.Context, s *session, rows []*row) error {
 func (Postgres) update(ctx context.Context, s *session, rows []*row) error {
 	return pieces(len(rows), func(i int) int { return rows[i].size() }, func(from, to int) error {
 		rows := rows[from:to]
-		_, err := s.exec(
-			ctx, postgresUpdate,
-			collect(rows, func(r *row) int64 { return r.seq }),
-			collect(rows, func(r *row) int16 { return int16(r.state) }),
-			collect(rows, func(r *row) int64 { return r.version }),
-			collect(rows, func(r *row) int64 { return int64(r.attempts) }),
-			collect(rows, func(r *row) int64 { return r.updated }),
-			collect(rows, func(r *row) int64 { return orZero(r.finished) }),
-			collect(rows, func(r *row) int64 { return orZero(r.due) }),
-			collect(rows, func(r *row) int16 { return int16(r.leased) }),
-			collect(rows, func(r *row) string { return r.reason }),
-			collect(rows, func(r *row) []byte { return r.progress }),
-		)
+		seqs := collect(rows, func(r *row) int64 { return r.seq })
+		_, err := s.exec(ctx, postgresUpdate, append([]any{seqs}, postgresUpdateArgs(rows)...)...)
 		return err
 	})
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // SQLite is the dialect of a database file that only this process has open.
-type SQLite struct{}
+type SQLite struct{ usual }
 
 var _ Dialect = SQLite{}
 

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/troth-tx/troth/internal/faultpoint"
 	"github.com/troth-tx/troth/store"
 )
 
@@ -73,7 +72,7 @@ func (w *writer) oneOfThem(err error) bool {
 	return w.connect(ctx) == nil
 }
 
-// commit writes a batch as one transaction. If it was refused before the COMMIT, with
+// commit writes a batch as one transaction, or as one statement. If it was refused before the COMMIT, with
 // the connection still good, w.session stays.
 func (w *writer) commit(ops []*op) (b *batch, err error) {
 	creates := 0
@@ -84,6 +83,9 @@ func (w *writer) commit(ops []*op) (b *batch, err error) {
 	}
 	if err := w.reserve(creates); err != nil {
 		return nil, err
+	}
+	if b, err := w.once(ops); b != nil || err != nil {
+		return b, err
 	}
 	var seq int64
 	tries := 0
@@ -215,12 +217,14 @@ func (w *writer) tryOnce(ctx context.Context, f func(ctx context.Context, s *ses
 	}
 	commit, err := f(ctx, s)
 	if err == nil && commit {
-		faultpoint.Hit("store.commit.before")
-		if _, err := s.execOnce(ctx, "COMMIT"); err != nil {
+		err := w.committing(func() error {
+			_, err := s.execOnce(ctx, "COMMIT")
+			return err
+		})
+		if err != nil {
 			w.drop()
 			return false, &commitError{err}
 		}
-		faultpoint.Hit("store.commit.answered")
 		return false, nil
 	}
 	if _, rollbackErr := s.execOnce(ctx, "ROLLBACK"); rollbackErr != nil {

@@ -32,9 +32,10 @@
 // # Parts
 //
 // A [Step] is a value: it has no counter, and using it twice is the same step twice. A
-// handler that has several transactions of its own in one database numbers them with
+// handler that has several transactions of its own over one barrier numbers them with
 // [Step.Part]; otherwise the second one is taken for a repetition of the first and does
-// nothing.
+// nothing. The databases of one MySQL or MariaDB server share one barrier, unless
+// [Config.Name] says otherwise.
 //
 // # Together with dtm
 //

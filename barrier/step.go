@@ -107,8 +107,8 @@ func ForMessage(gid string) (Step, error) {
 	return NewStep("msg", gid, messageBranch, Message)
 }
 
-// Part returns the n-th part of the step, for handlers with more than one transaction in
-// one database; n counts from 1, which is the step itself, to 99. An action and its
+// Part returns the n-th part of the step, for handlers with more than one transaction over
+// one barrier table; n counts from 1, which is the step itself, to 99. An action and its
 // compensation must number what belongs together alike. Other numbers give a step that
 // every use refuses.
 func (s Step) Part(n int) Step {

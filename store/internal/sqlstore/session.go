@@ -24,7 +24,7 @@ func openSession(ctx context.Context, db *sql.DB, d Dialect) (*session, error) {
 		return nil, err
 	}
 	s := &session{conn: conn, prepare: d.prepares(), stmts: make(map[string]*sql.Stmt), texts: make(map[textKey]string)}
-	for _, text := range d.setup() {
+	for _, text := range append(d.setup(), abandoned(d)...) {
 		if _, err := conn.ExecContext(ctx, text); err != nil {
 			return nil, errors.Join(err, s.close())
 		}

@@ -41,9 +41,10 @@ type Config struct {
 	Now func() time.Time
 }
 
-// handler serves the endpoints. It holds nothing that changes.
+// handler serves the endpoints.
 type handler struct {
 	Config
+	lists chan struct{} // a place for each list that is being made
 }
 
 // New returns a handler of dtm's HTTP endpoints: all under /api/dtmsvr/, /api/json-rpc
@@ -59,7 +60,7 @@ func New(c Config) http.Handler {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	h := &handler{Config: c}
+	h := &handler{Config: c, lists: make(chan struct{}, listsMax)}
 	mux := http.NewServeMux()
 	for name, c := range map[string]change{
 		"prepare":           h.prepare,

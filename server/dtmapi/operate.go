@@ -53,7 +53,7 @@ func (h *handler) resetCronTime(r *http.Request) (any, error) {
 		return nil, err
 	}
 	ctx, late := r.Context(), h.Now().Add(seconds(timeout))
-	f := store.Filter{States: unfinished, Owner: engine.OwnerOf(ctx), Limit: store.ListLimitMax}
+	f := store.Filter{States: unfinished, Owner: engine.OwnerOf(ctx), Limit: listStep}
 	var a resetAnswer
 	for {
 		page, next, err := h.Store.List(ctx, f)

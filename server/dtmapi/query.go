@@ -1,6 +1,7 @@
 package dtmapi
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -65,15 +66,41 @@ func (h *handler) all(r *http.Request) (any, error) {
 		return nil, err
 	}
 	f.Owner = engine.OwnerOf(r.Context())
-	page, next, err := h.Store.List(r.Context(), f)
-	if err != nil {
-		return nil, err
+	a.NextPosition, err = h.list(r.Context(), f, func(t *store.Transaction) { a.Transactions = append(a.Transactions, viewOf(t)) })
+	return a, err
+}
+
+// What the store lists has its payloads, of many megabytes each: few at a time are in
+// memory, for few who ask.
+const (
+	listStep = 10 // transactions
+	listsMax = 4  // requests
+)
+
+// list shows a page of transactions, one after the other, and returns the cursor of the
+// next. What it shows is not kept.
+func (h *handler) list(ctx context.Context, f store.Filter, show func(*store.Transaction)) (next string, err error) {
+	select {
+	case h.lists <- struct{}{}:
+		defer func() { <-h.lists }()
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
 	}
-	for _, t := range page {
-		a.Transactions = append(a.Transactions, viewOf(t))
+	for left := f.Limit; left > 0; {
+		f.Limit = min(left, listStep)
+		page, next, err := h.Store.List(ctx, f)
+		if err != nil {
+			return "", err
+		}
+		for _, t := range page {
+			show(t)
+		}
+		if left -= len(page); next == "" || left <= 0 {
+			return next, nil
+		}
+		f.Cursor = next
 	}
-	a.NextPosition = next
-	return a, nil
+	return "", nil
 }
 
 var states = map[string]store.State{

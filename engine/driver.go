@@ -276,6 +276,10 @@ func (d *driver) answered(m *machine, branch int, url string, a Answer, text str
 
 func ends(effects []effect) bool { return len(effects) > 0 && effects[len(effects)-1].kind == rest }
 
+// missesTold is at how many failed passes in a row the log tells. What a participant said
+// may be anything, and is for those who turn the level to debug.
+const missesTold = 3
+
 // missedLocked handles the end of a pass that failed.
 func (d *driver) missedLocked(now time.Time, text string) {
 	t := d.m.t
@@ -285,6 +289,10 @@ func (d *driver) missedLocked(now time.Time, text string) {
 	}
 	if d.m.pass.missed != own {
 		text = t.Branches[d.m.pass.missed].Error
+	}
+	if t.Attempts == missesTold { // once: the pauses are long by now, and who is stuck is listed
+		d.engine.cfg.Logger.WarnContext(d.engine.ctx, "branch keeps failing", "gid", d.gid, "branch", c.Branch, "op", c.Op, "state", t.State, "attempt", t.Attempts)
+		d.engine.cfg.Logger.DebugContext(d.engine.ctx, "branch said", "gid", d.gid, "branch", c.Branch, "text", cut(text, d.m.limits.ErrorMax))
 	}
 	if f := d.engine.cfg.Observer.Missed; f != nil {
 		f(Miss{GID: d.gid, Pattern: t.Pattern, State: t.State, Branch: c.Branch, Op: c.Op, Error: cut(text, d.m.limits.ErrorMax), Attempts: t.Attempts})

@@ -35,6 +35,12 @@ func QueryPrepared(o client.Outbox) engine.Func {
 	}
 }
 
+// Step is a branch's call for the barrier, as client.Call.Step is for one that came over
+// HTTP.
+func Step(c engine.Call) (barrier.Step, error) {
+	return barrier.NewStep(c.Pattern.String(), c.GID, c.Branch, barrier.Op(c.Op.String()))
+}
+
 // A transport is a client.Transport over an engine.
 type transport struct {
 	engine *engine.Engine

@@ -109,7 +109,7 @@ func send(ctx context.Context, warehouse client.Outbox, call engine.Call) error 
 	if err := json.Unmarshal(call.Payload, &item); err != nil {
 		return err
 	}
-	step, err := barrier.NewStep(call.Pattern.String(), call.GID, call.Branch, barrier.Op(call.Op.String()))
+	step, err := inprocess.Step(call)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package grpcclient
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -52,14 +53,25 @@ func toStatus(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, client.ErrFailed):
-		return status.Error(codes.Aborted, err.Error())
+		return status.Error(codes.Aborted, clip(err.Error()))
 	case errors.Is(err, client.ErrOngoing):
-		return status.Error(codes.FailedPrecondition, err.Error())
+		return status.Error(codes.FailedPrecondition, clip(err.Error()))
 	}
 	if c := status.Code(err); c == codes.Aborted || c == codes.FailedPrecondition {
-		return status.Error(codes.Unknown, err.Error()) // of another call, and not our answer
+		return status.Error(codes.Unknown, clip(err.Error())) // of another call, and not our answer
 	}
 	return err
+}
+
+const textMax = 1024 // bytes
+
+// clip shortens the text of an error: it travels as a header, and a peer that finds its
+// headers too long does not see the code either.
+func clip(s string) string {
+	if len(s) <= textMax {
+		return s
+	}
+	return strings.ToValidUTF8(s[:textMax], "") + " ..."
 }
 
 // UnaryClientInterceptor lets the calls that are made within client.TCC.Do, or a step of a

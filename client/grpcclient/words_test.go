@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/troth-tx/troth/barrier"
@@ -23,6 +24,21 @@ func TestParticipantWritesOfAState(t *testing.T) {
 	}
 	if err := w.Saga(client.Wait()).Add(w.addr+method, w.addr+method, nil).Submit(t.Context()); !errors.Is(err, client.ErrFailed) {
 		t.Errorf("error is %v, of a saga that was undone", err)
+	}
+}
+
+// A participant's refusal counts, however much it says.
+func TestLongRefusal(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.answer = func(call *client.Call) error {
+		if call.Op == client.OpAction {
+			return fmt.Errorf("%s: %w", strings.Repeat("x", 200<<10), client.ErrFailed)
+		}
+		return nil
+	}
+	if err := w.Saga(client.Wait()).Add(w.addr+method, w.addr+method, nil).Submit(t.Context()); !errors.Is(err, client.ErrFailed) {
+		t.Errorf("error is %v", err)
 	}
 }
 

@@ -43,6 +43,10 @@ type conn struct {
 const (
 	grpcIdleTimeout = 10 * time.Minute
 
+	// grpcHeadersMax is in bytes. The text of a refusal is a header: if that is too long
+	// the code is not seen either, and what was refused is called for ever.
+	grpcHeadersMax = 1 << 20
+
 	// reconnectMax is how long a participant that has come back stays unknown at most.
 	// The calls fail meanwhile, and are repeated by the engine.
 	reconnectMax = 2 * time.Second
@@ -63,7 +67,7 @@ func newConnections(dialer *net.Dialer, cfg *Config) *connections {
 			grpc.WithDisableRetry(),
 			grpc.WithUserAgent("troth"),
 			grpc.WithIdleTimeout(grpcIdleTimeout),
-			grpc.WithMaxHeaderListSize(answerHeadersMax),
+			grpc.WithMaxHeaderListSize(grpcHeadersMax),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(cfg.AnswerMax)),
 			grpc.WithConnectParams(grpc.ConnectParams{
 				Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectMax},

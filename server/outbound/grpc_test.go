@@ -148,7 +148,7 @@ func TestGRPCLimits(t *testing.T) {
 	at, _ := grpcParticipant(t, "127.0.0.1:0", func(c grpcCall) error {
 		switch c.method {
 		case "/a.B/Long":
-			return status.Error(codes.Aborted, strings.Repeat("long ", 5000))
+			return status.Error(codes.Aborted, strings.Repeat("long ", 50_000))
 		case "/a.B/Hang":
 			<-time.After(5 * time.Second)
 		}

@@ -22,7 +22,7 @@ type driver struct {
 	users int // guarded by Engine.mu: requests and calls that hold it
 
 	turn   chan struct{} // full while somebody works on it, also while the store writes: see lock
-	m      *machine      // nil: to be read from the store
+	m      *machine      // nil: to be read from the store; theirs who have the turn, or whose Engine.mu is and users 0
 	pass   *passEnd      // of the pass under way, or of the next
 	hurry  bool          // the pass is made early, because an outage may be over
 	admits func()        // gives the pass's place back; nil if it has none
@@ -57,10 +57,22 @@ func (e *Engine) hold(gid string) *driver {
 func (e *Engine) release(d *driver) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if d.users--; d.users == 0 && d.idle.Load() {
+	if d.users--; d.users == 0 && (d.idle.Load() || d.m != nil && large(d.m.t)) {
 		delete(e.drivers, d.gid)
 	}
 }
+
+// large reports whether a transaction is better read again from the store than kept in
+// memory while nothing happens: CacheMax counts transactions, not bytes.
+func large(t *store.Transaction) bool {
+	size := len(t.Data)
+	for i := range t.Branches {
+		size += len(t.Branches[i].Payload)
+	}
+	return size > keptMax
+}
+
+const keptMax = 64 << 10
 
 // makeRoomLocked forgets a transaction that nobody holds, if there are too many: what is
 // known of it is in the store.

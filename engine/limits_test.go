@@ -55,3 +55,26 @@ func TestBranchesAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// Large transactions that wait for somebody are not kept in memory.
+func TestLargeOnesAreNotKept(t *testing.T) {
+	t.Parallel()
+	e := open(t, memory.New(), &participants{})
+	t.Cleanup(func() { _ = e.Close(t.Context()) })
+	for gid, size := range map[string]int{"large": keptMax + 1, "small": 1} {
+		r := Request{GID: gid, Pattern: store.Message, QueryPrepared: "q", Steps: []Step{{Action: "a", Payload: make([]byte, size)}}}
+		if err := e.Prepare(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.mu.Lock()
+	large, small := e.drivers["large"], e.drivers["small"]
+	e.mu.Unlock()
+	if large != nil || small == nil {
+		t.Errorf("large is kept: %v, small: %v", large != nil, small != nil)
+	}
+	if err := e.Submit(t.Context(), Request{GID: "large", Pattern: store.Message, Options: store.Options{Wait: true}}); err != nil {
+		t.Fatal(err)
+	}
+	requireState(t, e, "large", store.Succeeded)
+}

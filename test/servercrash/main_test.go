@@ -27,7 +27,7 @@ import (
 
 var (
 	seedFlag     = flag.Int64("servercrash.seed", -1, "the choices of the torture; -1: others each time")
-	durationFlag = flag.Duration("servercrash.duration", 18*time.Second, "how long the torture breaks things, in all")
+	durationFlag = flag.Duration("servercrash.duration", 15*time.Second, "how long the torture breaks things, in all")
 	storeFlag    = flag.String("servercrash.store", "", "only this store: embedded, postgres or mysql")
 	eachFlag     = flag.Bool("servercrash.each", false, "come to every point once for each kind of transaction, instead of once for all")
 	mistakeFlag  = flag.String("servercrash.mistake", "", "let the server make this seeded mistake, which must be found")
@@ -40,7 +40,7 @@ var tooLittle atomic.Bool
 const exitTooLittle = 3
 
 // parallel is how many tests run at a time.
-const parallel = 6
+const parallel = 12
 
 func TestMain(m *testing.M) {
 	flag.Parse()

@@ -125,7 +125,7 @@ func (w *world) watch(p *plan) {
 				return
 			}
 		}
-		await(w.watching, 30*time.Millisecond)
+		await(w.watching, 50*time.Millisecond)
 	}
 }
 

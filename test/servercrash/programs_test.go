@@ -229,7 +229,7 @@ func (p *plan) told() client.State {
 		return client.Succeeded
 	case errors.Is(p.err, client.ErrFailed):
 		return client.Failed
-	case errors.As(p.err, &e) && e.Kind == client.ErrOngoing && (p.kind.pattern == client.PatternMessage || p.kind.pattern == client.PatternTCC):
+	case errors.As(p.err, &e) && errors.Is(e.Kind, client.ErrOngoing) && (p.kind.pattern == client.PatternMessage || p.kind.pattern == client.PatternTCC):
 		return client.Succeeded // it is decided
 	}
 	return ""

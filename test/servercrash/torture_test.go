@@ -105,7 +105,7 @@ func (w *torture) run(faultsFor time.Duration) {
 	under := time.Since(began)
 	made := len(w.made())
 	took := w.mend()
-	w.world.requireEnds(w.t) // what is made now is as if nothing had been
+	w.requireEnds(w.t) // what is made now is as if nothing had been
 	w.end()
 	sum, err := w.check(context.WithoutCancel(w.t.Context()))
 	if err != nil {

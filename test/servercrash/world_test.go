@@ -56,7 +56,7 @@ func newWorld(t *testing.T, name string, own *mischief) *world {
 	w := &world{cluster: newCluster(), name: name, reported: make(map[string]bool)}
 	w.watching, w.stop = context.WithCancel(context.Background())
 	own.nth = make(map[string]int)
-	w.participants.own = own
+	w.own = own
 	w.banks = [2]*bank{newSQLiteBank(t, clock), newPostgresBank(t, clock)}
 	w.serveParticipants(t)
 	w.client = newClient(t, w.cluster, 40)

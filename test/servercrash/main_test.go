@@ -40,7 +40,7 @@ var tooLittle atomic.Bool
 const exitTooLittle = 3
 
 // parallel is how many tests run at a time.
-const parallel = 12
+const parallel = 6
 
 func TestMain(m *testing.M) {
 	flag.Parse()

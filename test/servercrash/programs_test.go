@@ -47,6 +47,7 @@ type plan struct {
 	kind   kind
 	gid    string
 	wait   bool
+	calm   bool
 	amount int64
 	rng    *rand.Rand // of the program
 
@@ -62,13 +63,17 @@ const programTime = 3 * time.Second
 
 // begin lets a program make a transaction.
 func (w *world) begin(k kind, gid string, rng *rand.Rand) *plan {
-	p := &plan{kind: k, gid: gid, wait: rng.IntN(2) == 0, amount: 1 + rng.Int64N(9), rng: rng, returned: make(chan struct{})}
+	p := &plan{kind: k, gid: gid, wait: rng.IntN(2) == 0, calm: w.calm.Load(), amount: 1 + rng.Int64N(9), rng: rng, returned: make(chan struct{})}
 	w.mu.Lock()
 	w.plans = append(w.plans, p)
 	w.mu.Unlock()
 	go func() {
 		defer close(p.returned)
-		ctx, cancel := context.WithTimeout(context.Background(), programTime)
+		limit := programTime
+		if p.calm {
+			limit = patience
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
 		p.err = k.run(ctx, w, p)
 	}()
@@ -82,8 +87,11 @@ func (p *plan) options() []client.Option {
 	if p.wait {
 		all = append(all, client.Wait())
 	}
-	if p.kind.dies {
+	switch {
+	case p.kind.dies:
 		all = append(all, client.TimeoutToFail(time.Second)) // somebody notices soon
+	case p.calm && p.kind.pattern == client.PatternTCC:
+		all = append(all, client.TimeoutToFail(patience))
 	}
 	return all
 }

@@ -29,6 +29,7 @@ type world struct {
 	dying   *client.Client // of one that dies before it submits or aborts
 	flows   *client.Workflows
 	dyers   *client.Workflows
+	calm    atomic.Bool // no faults: programs have all the time that a busy machine needs
 	watches sync.WaitGroup
 	stop    context.CancelFunc // ends the watches
 

@@ -62,17 +62,24 @@ func (e *Engine) Prepare(ctx context.Context, r Request) error {
 	return err
 }
 
-// Submit goes forth with a transaction that was prepared, or with a new one. It
-// returns when that is durable; with Options.Wait when the first pass has ended: nil if
+// Submit goes forth with a transaction that was prepared, or with a new message or saga;
+// a TCC or XA that was not prepared is ErrNotFound. It returns when that is durable; with Options.Wait when the first pass has ended: nil if
 // the transaction succeeded, else ErrFailed or ErrOngoing.
 func (e *Engine) Submit(ctx context.Context, r Request) error {
 	t, err := e.transaction(ctx, r, store.Submitted)
 	if err != nil {
 		return err
 	}
-	end, err := e.createOr(ctx, t, true, func(stored *store.Transaction, now time.Time) (changed, drive bool, err error) {
+	going := func(stored *store.Transaction, now time.Time) (changed, drive bool, err error) {
 		return submit(stored, r.Pattern, now)
-	})
+	}
+	var end *passEnd
+	if r.Pattern == store.TCC || r.Pattern == store.XA {
+		// What was tried was registered under it: one that is not there cannot succeed.
+		end, err = e.change(ctx, r.GID, going)
+	} else {
+		end, err = e.createOr(ctx, t, true, going)
+	}
 	if err != nil || !r.Options.Wait {
 		return err
 	}

@@ -399,13 +399,14 @@ func TestOwners(t *testing.T) {
 			"register": e.Register(bob, "t", newBranch("01", store.Confirm, "x", nil)),
 			"stop":     e.Stop(bob, "t", "because"),
 			"retry":    e.RetryNow(bob, "t"),
+			"submit":   e.Submit(bob, r),
 		} {
 			if !errors.Is(err, ErrNotFound) {
 				t.Errorf("%s of another's transaction: %v, want ErrNotFound", name, err)
 			}
 		}
-		if err := e.Submit(bob, r); !errors.Is(err, store.ErrExists) {
-			t.Errorf("submit of another's transaction: %v, want ErrExists", err)
+		if err := e.Prepare(bob, r); !errors.Is(err, store.ErrExists) {
+			t.Errorf("prepare of another's transaction: %v, want ErrExists", err)
 		}
 		requireState(t, e, "t", store.Prepared)
 		if err := e.Submit(ann, r); err != nil {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,6 +37,22 @@ func TestSubmitBeatsTheQuestionUnderWay(t *testing.T) {
 			requireState(t, e, "m", store.Succeeded)
 			if p.count("a") != 1 || p.count("query") != 1 {
 				t.Errorf("calls after the answer %v: %v", says, p.seen())
+			}
+		})
+	}
+}
+
+// A TCC or XA that nobody prepared here has no branches to confirm: whoever submits it
+// asks the wrong server, or too late, and must not be told that it succeeded.
+func TestSubmitWithoutPrepare(t *testing.T) {
+	t.Parallel()
+	for _, pattern := range []store.Pattern{store.TCC, store.XA} {
+		bubble(t, &participants{}, func(t *testing.T, e *Engine) {
+			if err := e.Submit(t.Context(), Request{GID: "t", Pattern: pattern}); !errors.Is(err, ErrNotFound) {
+				t.Errorf("submit %v: %v", pattern, err)
+			}
+			if got, err := e.Get(t.Context(), "t"); !errors.Is(err, ErrNotFound) {
+				t.Errorf("it left %v (%v)", got, err)
 			}
 		})
 	}

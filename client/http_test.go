@@ -106,6 +106,7 @@ func TestRequestsThatAreWrong(t *testing.T) {
 	}
 	for name, err := range map[string]error{
 		"gid with a semicolon": c.Saga(GID("a;b")).Add("http://x", "", nil).Submit(t.Context()),
+		"gid after a space":    c.Saga(GID(" a")).Add("http://x", "", nil).Submit(t.Context()),
 		"gid of 129 bytes":     c.Saga(GID(strings.Repeat("x", 129))).Add("http://x", "", nil).Submit(t.Context()),
 		"gid with a newline":   c.Message(GID("a\n")).Submit(t.Context()),
 		"negative timeout":     c.Saga(TimeoutToFail(-time.Second)).Submit(t.Context()),

@@ -3,7 +3,9 @@ package client
 import (
 	"fmt"
 	"maps"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -24,7 +26,7 @@ type Option func(*Options)
 
 // GID gives the transaction a name of the caller's: an order's number. A request with
 // the name of an earlier transaction is taken for its repetition. At most 128 bytes of
-// printable text, without ';'. Without this option the name is [NewGID].
+// printable text, without ';' and without spaces around it. Without this option the name is [NewGID].
 func GID(gid string) Option { return func(o *Options) { o.GID = gid } }
 
 // Wait lets the request return when each branch has been called: nil then means that
@@ -84,9 +86,12 @@ func (o *Options) check() error {
 		return fmt.Errorf("retry limit is negative: %d", o.RetryLimit)
 	}
 	for _, c := range o.GID {
-		if c < ' ' || c == 0x7f || c == ';' || c == utf8.RuneError {
+		if unicode.IsControl(c) || c == ';' || c == utf8.RuneError {
 			return fmt.Errorf("gid has the character %q: use letters, digits and punctuation but ';'", c)
 		}
+	}
+	if strings.TrimSpace(o.GID) != o.GID { // participants' barriers would refuse it for ever
+		return fmt.Errorf("gid %q begins or ends with a space", o.GID)
 	}
 	return nil
 }

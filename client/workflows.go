@@ -157,7 +157,10 @@ func (ws *Workflows) tellEnd(ctx context.Context, t *Transaction) error {
 	return err
 }
 
-// Handler serves the registry's address, where the server goes on with workflows.
+// Handler serves the registry's address, where the server goes on with workflows. The
+// server waits as long as [RequestTimeout] says, 3 s by default; then the context of the
+// function ends, and it is called again later. Steps that were done are kept; one that
+// takes longer than that is never done.
 func (ws *Workflows) Handler(opts ...HandlerOption) http.Handler {
 	return Handler(func(ctx context.Context, call *Call) (any, error) {
 		return nil, ws.Resume(ctx, string(call.Op), call.GID, call.Body)

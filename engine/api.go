@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,26 +53,30 @@ type Step struct {
 // Prepare announces a transaction: a message that its sender is about to commit, a TCC
 // or XA whose branches will be registered. It returns when that is durable, also if it
 // was before. A *StateError says that the transaction has gone on meanwhile, or that
-// its name is that of one of another pattern.
+// its name is that of one of another pattern; store.ErrExists that its name is that of
+// one with other steps, or of another owner.
 func (e *Engine) Prepare(ctx context.Context, r Request) error {
 	t, err := e.transaction(ctx, r, store.Prepared)
 	if err != nil {
 		return err
 	}
-	_, err = e.createOr(ctx, t, false, prepare(r.Pattern))
+	_, err = e.createOr(ctx, t, false, func(stored *store.Transaction, _ time.Time) (changed, drive bool, err error) {
+		return false, false, prepare(stored, asked(r, t))
+	})
 	return err
 }
 
 // Submit goes forth with a transaction that was prepared, or with a new message or saga;
-// a TCC or XA that was not prepared is ErrNotFound. It returns when that is durable; with Options.Wait when the first pass has ended: nil if
-// the transaction succeeded, else ErrFailed or ErrOngoing.
+// a TCC or XA that was not prepared is ErrNotFound. It returns when that is durable; with
+// Options.Wait when the first pass has ended: nil if the transaction succeeded, else
+// ErrFailed or ErrOngoing. Other errors are those of Prepare.
 func (e *Engine) Submit(ctx context.Context, r Request) error {
 	t, err := e.transaction(ctx, r, store.Submitted)
 	if err != nil {
 		return err
 	}
 	going := func(stored *store.Transaction, now time.Time) (changed, drive bool, err error) {
-		return submit(stored, r.Pattern, now)
+		return submit(stored, asked(r, t), now)
 	}
 	var end *passEnd
 	if r.Pattern == store.TCC || r.Pattern == store.XA {
@@ -84,6 +89,15 @@ func (e *Engine) Submit(ctx context.Context, r Request) error {
 		return err
 	}
 	return e.await(ctx, end, store.Succeeded)
+}
+
+// asked is what a repetition is compared with. Topics are for the first request to
+// expand: their subscribers may have changed since.
+func asked(r Request, t *store.Transaction) *store.Transaction {
+	if !slices.ContainsFunc(r.Steps, func(s Step) bool { return strings.HasPrefix(s.Action, topicScheme) }) {
+		return t
+	}
+	return &store.Transaction{GID: t.GID, Pattern: t.Pattern}
 }
 
 // Abort goes back with a transaction that was prepared. With wait it returns when the

@@ -544,3 +544,39 @@ func TestFuncs(t *testing.T) {
 		}
 	})
 }
+
+// Who repeats a name with other steps must not hear that they are done.
+func TestOtherStepsUnderTheSameName(t *testing.T) {
+	t.Parallel()
+	goesOn := &participants{answer: func(Call, int) (Answer, time.Duration) { return Ongoing, 0 }}
+	bubble(t, goesOn, func(t *testing.T, e *Engine) {
+		ctx := t.Context()
+		message := Request{GID: "m", Pattern: store.Message, QueryPrepared: "query", Steps: steps("a")}
+		other := message
+		other.Steps = []Step{{Action: "a", Payload: []byte("another amount")}}
+		if err := e.Prepare(ctx, message); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Prepare(ctx, other); !errors.Is(err, store.ErrExists) {
+			t.Errorf("prepared with another payload: %v", err)
+		}
+		if err := e.Submit(ctx, other); !errors.Is(err, store.ErrExists) {
+			t.Errorf("submitted with another payload: %v", err)
+		}
+		requireState(t, e, "m", store.Prepared)
+		for _, r := range []Request{message, {GID: "m", Pattern: store.Message}} {
+			if err := e.Submit(ctx, r); err != nil {
+				t.Errorf("submitted as it was prepared: %v", err)
+			}
+		}
+		saga := Request{GID: "s", Pattern: store.Saga, Steps: steps("a", "b")}
+		shorter := saga
+		shorter.Steps = saga.Steps[:1]
+		if err := errors.Join(e.Submit(ctx, saga), e.Submit(ctx, saga)); err != nil {
+			t.Errorf("a saga submitted twice: %v", err)
+		}
+		if err := e.Submit(ctx, shorter); !errors.Is(err, store.ErrExists) {
+			t.Errorf("a saga with other steps: %v", err)
+		}
+	})
+}

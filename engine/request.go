@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -53,31 +54,45 @@ func (e *StateError) Error() string {
 // and leaves it alone. If drive is set a pass shall begin at once.
 type change func(t *store.Transaction, now time.Time) (changed, drive bool, err error)
 
-// prepare is repeated by callers that did not hear the answer. One who means a transaction
-// of another pattern must hear it now: what he commits next could never be submitted.
-func prepare(asked store.Pattern) change {
-	return func(t *store.Transaction, _ time.Time) (changed, drive bool, err error) {
-		if t.State != store.Prepared || t.Pattern != asked {
-			return false, false, refused(t, "prepare")
-		}
-		return false, false, nil
+// prepare is repeated by callers that did not hear the answer. One who means another
+// transaction must hear it now: what he commits next could never be submitted, or
+// something else would be delivered.
+func prepare(t, asked *store.Transaction) error {
+	if t.State != store.Prepared || t.Pattern != asked.Pattern {
+		return refused(t, "prepare")
 	}
+	return sameWork(t, asked)
+}
+
+// sameWork refuses a repetition under a name whose transaction does something else. A
+// request without steps names what is stored.
+func sameWork(t, asked *store.Transaction) error {
+	if t.Pattern != store.Message && t.Pattern != store.Saga || len(asked.Branches) == 0 {
+		return nil
+	}
+	if slices.EqualFunc(t.Branches, asked.Branches, func(a, b store.Branch) bool {
+		return a.ID == b.ID && a.Op == b.Op && a.URL == b.URL && bytes.Equal(a.Payload, b.Payload)
+	}) {
+		return nil
+	}
+	return fmt.Errorf("%w with other steps", store.ErrExists)
 }
 
 // submit goes forth. Repeated, it begins another pass over the branches that are left,
 // never over those that succeeded.
-func submit(t *store.Transaction, asked store.Pattern, now time.Time) (changed, drive bool, err error) {
+func submit(t, asked *store.Transaction, now time.Time) (changed, drive bool, err error) {
 	if mistake.On("submit-twice-is-success") && t.State == store.Submitted {
 		finish(t, store.Succeeded, now)
 		return true, false, nil
 	}
-	switch {
-	case t.Pattern != asked:
+	if t.Pattern != asked.Pattern || t.State != store.Prepared && t.State != store.Submitted {
 		return false, false, refused(t, "submit")
-	case t.State == store.Submitted:
+	}
+	if err := sameWork(t, asked); err != nil {
+		return false, false, err
+	}
+	if t.State == store.Submitted {
 		return false, true, nil
-	case t.State != store.Prepared:
-		return false, false, refused(t, "submit")
 	}
 	t.State = store.Submitted
 	return true, true, nil

@@ -156,6 +156,9 @@ func saved(effects []effect) []effect {
 	return effects
 }
 
+// conflictsMax is how often a change is tried anew because another engine was quicker.
+const conflictsMax = 100
+
 // change carries a caller's change out, and begins a pass if there is reason. The end
 // that it returns is that of the pass under way, if there is one.
 func (d *driver) change(ctx context.Context, c change) (*passEnd, error) {
@@ -163,17 +166,17 @@ func (d *driver) change(ctx context.Context, c change) (*passEnd, error) {
 		return nil, err
 	}
 	defer d.unlock()
-	for {
+	for tries := 1; ; tries++ {
 		if err := d.loadLocked(ctx); err != nil {
 			return nil, err
 		}
 		end := d.pass
 		err := d.tryLocked(ctx, c)
-		if !errors.Is(err, store.ErrConflict) {
+		if !errors.Is(err, store.ErrConflict) || tries == conflictsMax {
 			return end, err
 		}
 		// What we knew was old: another engine was quicker. Somebody makes progress
-		// each time, so this ends.
+		// each time.
 	}
 }
 

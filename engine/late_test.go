@@ -1,3 +1,5 @@
+//go:build !dtmtest
+
 package engine
 
 import (

@@ -201,6 +201,12 @@ func (a *app) loadServe() (settings, serveConfig, error) {
 	return s, c, r.err
 }
 
+// What is shorter keeps a store busy and spreads no work.
+const (
+	leaseMin = 100 * time.Millisecond
+	pollMin  = 10 * time.Millisecond
+)
+
 // A reader reads values and remembers the first that is wrong.
 type reader struct {
 	k      *koanf.Koanf
@@ -232,6 +238,12 @@ func (r *reader) serveConfig() (c serveConfig) {
 	c.grace = r.duration("grace", 30*time.Second)
 	c.toFail, c.retry, c.request = r.duration("timeout-to-fail", 0), r.duration("retry-interval", 0), r.duration("request-timeout", 0)
 	c.lease, c.poll = r.duration("lease", 0), r.duration("poll", 0)
+	if c.lease > 0 && c.lease < leaseMin {
+		r.wrong("lease", fmt.Sprintf("write %v or more", leaseMin))
+	}
+	if c.poll > 0 && c.poll < pollMin {
+		r.wrong("poll", fmt.Sprintf("write %v or more", pollMin))
+	}
 	c.alertAfter = r.number("alert-after", 3)
 	if text := r.text("log-level"); text != "" && r.err == nil && c.logLevel.UnmarshalText([]byte(text)) != nil {
 		r.wrong("log-level", "write debug, info, warn or error")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"slices"
 	"time"
 
@@ -37,7 +38,10 @@ func (s *Store) claim(ctx context.Context, c *session, now, until int64, limit i
 	}
 	condition, args = s.dialect.in("t.seq", seqs)
 	rows, err := c.queryOnce(ctx, s.dialect.bind(selectTransaction+" WHERE "+condition), args...)
-	all, err := scanAll(rows, err, scan)
+	all, err := scanAll(rows, err, func(rows *sql.Rows) (found, error) {
+		f, err := scan(rows)
+		return f, s.passOver(ctx, &f, err)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -46,15 +50,37 @@ func (s *Store) claim(ctx context.Context, c *session, now, until int64, limit i
 		order[seq] = i
 	}
 	slices.SortFunc(all, func(a, b found) int { return cmp.Compare(order[a.seq], order[b.seq]) })
-	claimed := make([]*store.Transaction, len(all))
-	for i, f := range all {
-		if err := s.complete(ctx, c.conn, f); err != nil {
+	claimed := make([]*store.Transaction, 0, len(all))
+	for _, f := range all {
+		if f.t == nil {
+			continue
+		}
+		if err := s.passOver(ctx, &f, s.complete(ctx, c.conn, f)); err != nil {
 			return nil, err
 		}
-		claimed[i] = f.t
-		s.caller.known.put(f.t.GID, place{seq: f.seq, version: f.t.Version})
+		if f.t != nil {
+			claimed = append(claimed, f.t)
+		}
+	}
+	for _, f := range all { // not before: what is rolled back must not be remembered
+		if f.t != nil {
+			s.caller.known.put(f.t.GID, place{seq: f.seq, version: f.t.Version})
+		}
 	}
 	return claimed, nil
+}
+
+// passOver takes a transaction out of what is claimed if it is the only thing that cannot
+// be read: it keeps its lease, and is met again after it. One bad row must not keep all
+// others from being driven.
+func (s *Store) passOver(ctx context.Context, f *found, err error) error {
+	var bad *unreadableError
+	if !errors.As(err, &bad) {
+		return err
+	}
+	s.cfg.Logger.ErrorContext(ctx, "a transaction that is due cannot be read: nobody drives it", "gid", f.t.GID, "err", err)
+	f.t = nil
+	return nil
 }
 
 // EndLeases makes every leased transaction due at now: for a store that nobody else

@@ -75,14 +75,19 @@ func scan(rows *sql.Rows) (found, error) {
 	}
 	t.Created, t.Updated, t.Finished, t.Due = timeOf(created), timeOf(updated), timeOf(finished.Int64), timeOf(due.Int64)
 	if err := readProgress(progress, t); err != nil {
-		return f, fmt.Errorf("store: the progress of %q cannot be read: %w", t.GID, err)
+		return f, &unreadableError{fmt.Errorf("store: the progress of %q cannot be read: %w", t.GID, err)}
 	}
 	err = readDefinition(f.definition, t)
 	if f.short = errors.Is(err, errShort); err != nil && !f.short {
-		return f, fmt.Errorf("store: the definition of %q cannot be read: %w", t.GID, err)
+		return f, &unreadableError{fmt.Errorf("store: the definition of %q cannot be read: %w", t.GID, err)}
 	}
 	return f, nil
 }
+
+// An unreadableError is about one row: it is damaged, or a newer version wrote it.
+type unreadableError struct{ error }
+
+func (e *unreadableError) Unwrap() error { return e.error }
 
 // querier is a *sql.DB or a *sql.Conn.
 type querier interface {
@@ -108,7 +113,7 @@ func (s *Store) complete(ctx context.Context, q querier, f found) error {
 	}
 	content := append(slices.Clone(f.definition), slices.Concat(parts...)...)
 	if err := readDefinition(content, f.t); err != nil {
-		return fmt.Errorf("store: the definition of %q cannot be read: %w", f.t.GID, err)
+		return &unreadableError{fmt.Errorf("store: the definition of %q cannot be read: %w", f.t.GID, err)}
 	}
 	return nil
 }

@@ -137,7 +137,7 @@ func (a *app) startServer(ctx context.Context, s settings, c serveConfig, log *s
 	}
 	eng, err := txengine.Open(ctx, st.Store, txengine.Config{
 		Caller: caller, Logger: log, Observer: observer,
-		Limits:    txengine.Limits{TimeoutToFail: c.toFail, RetryInterval: c.retry, RequestTimeout: c.request, Lease: c.lease},
+		Limits:    txengine.Limits{TimeoutToFail: c.toFail, RetryInterval: c.retry, RetryIntervalMax: c.retryMax, RequestTimeout: c.request, Lease: c.lease},
 		PollEvery: c.poll,
 	})
 	if err != nil {

@@ -48,6 +48,7 @@ var serveSettings = []serveSetting{
 	{key: "grace", usage: "how long (`duration`) to wait for requests under way in the end (default 30s)"},
 	{key: "timeout-to-fail", usage: "after how long (`duration`) without news of its caller a transaction is aborted or asked about, unless it says (default 35s)"},
 	{key: "retry-interval", usage: "`pause` before the first repetition, unless the transaction says; it doubles (default 10s)"},
+	{key: "retry-max", usage: "longest `pause` between repetitions (default 10m)"},
 	{key: "request-timeout", usage: "`time` that a call of a branch may take, unless the transaction says (default 3s)"},
 	{key: "lease", usage: "how long (`duration`) other servers of the same store leave a transaction alone that this one drives: it is what a takeover takes when a server dies, and should be longer than a call (default 15s)"},
 	{key: "poll", usage: "how long (`duration`) a store that other servers share is not looked at while nothing is expected of it (default 2s)"},
@@ -169,6 +170,7 @@ type serveConfig struct {
 	grace        time.Duration
 	toFail       time.Duration
 	retry        time.Duration
+	retryMax     time.Duration
 	request      time.Duration
 	lease        time.Duration
 	poll         time.Duration
@@ -237,6 +239,7 @@ func (r *reader) serveConfig() (c serveConfig) {
 	c.allow, c.acceptUnsafe = r.list("allow"), r.list("accept-unsafe")
 	c.grace = r.duration("grace", 30*time.Second)
 	c.toFail, c.retry, c.request = r.duration("timeout-to-fail", 0), r.duration("retry-interval", 0), r.duration("request-timeout", 0)
+	c.retryMax = r.duration("retry-max", 0)
 	c.lease, c.poll = r.duration("lease", 0), r.duration("poll", 0)
 	if c.lease > 0 && c.lease < leaseMin {
 		r.wrong("lease", fmt.Sprintf("write %v or more", leaseMin))

@@ -24,7 +24,7 @@ const patience = 30 * time.Second
 
 // settings make a cycle quick: pauses and leases of a second instead of ten and more.
 var settings = []string{
-	"--retry-interval", "1s", "--request-timeout", "1s", "--timeout-to-fail", "4s",
+	"--retry-interval", "1s", "--retry-max", "2s", "--request-timeout", "1s", "--timeout-to-fail", "4s",
 	"--lease", "1s", "--poll", "200ms", "--grace", "20s",
 }
 

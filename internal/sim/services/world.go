@@ -237,7 +237,12 @@ func (p *process) cross(ctx context.Context, d time.Duration) error {
 	p.mu.Lock()
 	thawed := p.thawed
 	p.mu.Unlock()
-	<-thawed
+	select {
+	case <-thawed:
+	default:
+		<-thawed
+		time.Sleep(d) // all wake at once, and go on one after the other
+	}
 	if p.isDead() {
 		return errDead
 	}

@@ -52,24 +52,15 @@ func run(ctx context.Context, cfg Config, tamper func(ctx context.Context, w *wo
 	for _, p := range s.world.places() {
 		s.detail("%-9s  %-18s  %s", p.Name, p.product+" "+p.version, p.shown)
 	}
-	for i, act := range []struct {
-		title string
-		play  func(ctx context.Context) error
-	}{
+	err = s.play(ctx, []act{
 		{"Two databases, one transaction", s.together},
 		{"Killed after the decision, before the second commit", s.killedAfterDecision},
 		{"Killed before the decision", s.killedBeforeDecision},
 		{"PostgreSQL, MariaDB and SQLite in one transaction", s.threeKinds},
 		{"The same kill without troth: two plain commits", s.naive},
-	} {
-		s.title(fmt.Sprintf("%d. %s", i+1, act.title))
-		if err := act.play(ctx); err != nil {
-			if ctx.Err() != nil {
-				return fmt.Errorf("interrupted in part %d: %w", i+1, context.Cause(ctx))
-			}
-			s.bad(err.Error())
-			return fmt.Errorf("part %d, %q: %w", i+1, act.title, err)
-		}
+	})
+	if err != nil {
+		return err
 	}
 	s.title(fmt.Sprintf("All %d checks held, in %.1f seconds.", s.checks, time.Since(begun).Seconds()))
 	s.say("The programs of this story, to read and to run on your own databases, are in examples/.")

@@ -46,10 +46,7 @@ func RunServices(ctx context.Context, cfg ServicesConfig) (err error) {
 	for _, p := range s.programs() {
 		s.detail("%-14s  process %-7d  %s", p.name, p.cmd.Process.Pid, p.address)
 	}
-	for i, act := range []struct {
-		title string
-		play  func(ctx context.Context) error
-	}{
+	err = s.play(ctx, []act{
 		{"A message: 30 from Alice at athos to Bob at dartagnan", s.message},
 		{"Killed after its own commit, before the message is submitted", s.killedBeforeSubmit},
 		{"Killed before its own commit", s.killedBeforeCommit},
@@ -57,15 +54,9 @@ func RunServices(ctx context.Context, cfg ServicesConfig) (err error) {
 		{"The server killed while the other bank is down", s.serverKilled},
 		{"A saga that is compensated", s.saga},
 		{"TCC: reserved first, then taken, or given back", s.tcc},
-	} {
-		s.title(fmt.Sprintf("%d. %s", i+1, act.title))
-		if err := act.play(ctx); err != nil {
-			if ctx.Err() != nil {
-				return fmt.Errorf("interrupted in part %d: %w", i+1, context.Cause(ctx))
-			}
-			s.bad(err.Error())
-			return fmt.Errorf("part %d, %q: %w", i+1, act.title, err)
-		}
+	})
+	if err != nil {
+		return err
 	}
 	s.title(fmt.Sprintf("All %d checks held, in %.1f seconds.", s.checks, time.Since(begun).Seconds()))
 	s.say("The programs of this story, to read and to run, are in examples/; which pattern is for what: docs/patterns.md.")

@@ -20,6 +20,27 @@ type story struct {
 	checks int
 }
 
+// An act is a part of a story.
+type act struct {
+	title string
+	play  func(ctx context.Context) error
+}
+
+// play plays acts, up to the first that does not end as it must.
+func (s *story) play(ctx context.Context, acts []act) error {
+	for i, a := range acts {
+		s.title(fmt.Sprintf("%d. %s", i+1, a.title))
+		if err := a.play(ctx); err != nil {
+			if ctx.Err() != nil {
+				return fmt.Errorf("interrupted in part %d: %w", i+1, context.Cause(ctx))
+			}
+			s.bad(err.Error())
+			return fmt.Errorf("part %d, %q: %w", i+1, a.title, err)
+		}
+	}
+	return nil
+}
+
 // two are the people of the acts with two databases, and three of the last but one.
 var (
 	two   = balances{{"Alice", "athos", 200}, {"Bob", "porthos", 0}}

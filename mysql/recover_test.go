@@ -320,6 +320,8 @@ func TestSweep(t *testing.T) {
 	})
 }
 
+var innodbLook sync.Mutex
+
 func TestBlocked(t *testing.T) {
 	eachKind(t, func(w *world) {
 		b := w.prepared(w.res, 1)
@@ -331,8 +333,10 @@ func TestBlocked(t *testing.T) {
 			ended <- err
 		}()
 		// The server keeps an answer for a tenth of a second, and each reader renews
-		// that: tests that read it at once do not see it change.
+		// that: tests that read it at once do not see it change. So they take turns.
 		see := func() bool {
+			innodbLook.Lock()
+			defer innodbLook.Unlock()
 			time.Sleep(150 * time.Millisecond)
 			list, err := w.res.Blocked(w.ctx, native)
 			w.must(err)

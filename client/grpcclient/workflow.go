@@ -15,8 +15,9 @@ import (
 // address at which the server goes on with workflows: "10.0.0.1:9000" + ResumeMethod.
 const ResumeMethod = "/workflow.Workflow/Execute"
 
-// RegisterWorkflows lets a gRPC server go on with the workflows of a registry.
-func RegisterWorkflows(to *grpc.Server, ws *client.Workflows) {
+// RegisterWorkflows lets a gRPC server go on with the workflows of a registry: to is a
+// *grpc.Server, or what [SignedBy] makes of it.
+func RegisterWorkflows(to grpc.ServiceRegistrar, ws *client.Workflows) {
 	to.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "workflow.Workflow",
 		HandlerType: (*any)(nil),

@@ -15,7 +15,7 @@
 //	<branch id>
 //	<operation>
 //	<method: GET, POST; for gRPC the word gRPC>
-//	<path?query as sent; for gRPC /package.Service/Method>
+//	<path?query as sent; for gRPC /package.Service/Method?trans_type=<pattern>>
 //	<hexadecimal SHA-256 of the body, or of the request's bytes>
 //
 // The nonce is 32 hexadecimal digits. Another version would be sent beside v1: what a
@@ -39,9 +39,6 @@ const (
 
 	// Metadata is the name in the metadata of gRPC calls.
 	Metadata = "troth-signature"
-
-	// MethodGRPC is Call.Method of a gRPC call.
-	MethodGRPC = "gRPC"
 )
 
 // KeySizeMin is how many bytes a key should have at least: an HMAC is as hard to guess as
@@ -53,8 +50,8 @@ type Call struct {
 	GID    string
 	Branch string
 	Op     string
-	Method string // "GET", "POST"; MethodGRPC for gRPC
-	Target string // path?query; for gRPC "/package.Service/Method"
+	Method string // "GET", "POST"; "gRPC"
+	Target string // path?query; for gRPC "/package.Service/Method?trans_type=saga"
 	Body   []byte // of the request; for gRPC the marshalled message
 }
 
@@ -69,6 +66,19 @@ func Of(r *http.Request, body []byte) Call {
 		target = r.URL.RequestURI()
 	}
 	return Call{GID: q.Get("gid"), Branch: q.Get("branch_id"), Op: q.Get("op"), Method: r.Method, Target: target, Body: body}
+}
+
+// OfGRPC returns the call that a gRPC request carries: its metadata, the method's name
+// "/package.Service/Method", and the bytes of its message. The pattern is signed as it is
+// in the query of HTTP: a barrier that is told another one would let a call in twice. So
+// would one that reads the second of two values where this function read the first; they
+// make a call that no verifier accepts.
+func OfGRPC(md map[string][]string, method string, message []byte) Call {
+	only := func(key string) string { return strings.Join(md[key], "\n") }
+	return Call{
+		GID: only("dtm-gid"), Branch: only("dtm-branch_id"), Op: only("dtm-op"),
+		Method: "gRPC", Target: method + "?trans_type=" + only("dtm-trans_type"), Body: message,
+	}
 }
 
 // Sign returns the value of the header for one call made now. Each attempt to call needs

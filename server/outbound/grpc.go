@@ -50,7 +50,6 @@ func workflowData(data []byte) []byte {
 }
 
 func (c *Caller) metadataOf(t *target, request []byte, call *engine.Call) (metadata.MD, error) {
-	op := opOf(call)
 	md := make(metadata.MD, 6+len(call.Headers))
 	if len(call.Headers) > 0 {
 		if err := CheckHeaders(call.Headers); err != nil {
@@ -65,12 +64,10 @@ func (c *Caller) metadataOf(t *target, request []byte, call *engine.Call) (metad
 	md["dtm-gid"] = []string{call.GID}
 	md["dtm-trans_type"] = []string{call.Pattern.String()}
 	md["dtm-branch_id"] = []string{call.Branch}
-	md["dtm-op"] = []string{op}
+	md["dtm-op"] = []string{opOf(call)}
 	md["dtm-dtm"] = []string{""}
 	if len(c.cfg.SigningKey) > 0 {
-		md[callsign.Metadata] = []string{callsign.Sign(c.cfg.SigningKey, callsign.Call{
-			GID: call.GID, Branch: call.Branch, Op: op, Method: callsign.MethodGRPC, Target: t.method, Body: request,
-		}, time.Now())}
+		md[callsign.Metadata] = []string{callsign.Sign(c.cfg.SigningKey, callsign.OfGRPC(md, t.method, request), time.Now())}
 	}
 	return md, nil
 }

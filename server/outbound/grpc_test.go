@@ -235,10 +235,7 @@ func TestGRPCSignature(t *testing.T) {
 		t.Fatal(err)
 	}
 	verify := func(c grpcCall) error {
-		get := func(name string) string { return strings.Join(c.md.Get(name), ",") }
-		return v.Verify(get(callsign.Metadata), callsign.Call{
-			GID: get("dtm-gid"), Branch: get("dtm-branch_id"), Op: get("dtm-op"), Method: callsign.MethodGRPC, Target: c.method, Body: c.body,
-		})
+		return v.Verify(strings.Join(c.md.Get(callsign.Metadata), ","), callsign.OfGRPC(c.md, c.method, c.body))
 	}
 	calls := make(chan grpcCall, 10)
 	at, _ := grpcParticipant(t, "127.0.0.1:0", func(c grpcCall) error {

@@ -13,6 +13,8 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -180,12 +182,15 @@ func (e *Engine) anyPass() *passEnd {
 	return nil
 }
 
+// known returns the drivers in the order of their names, so that a simulated engine
+// closes in the same way each time.
 func (e *Engine) known() (all []*driver) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, d := range e.drivers {
 		all = append(all, d)
 	}
+	slices.SortFunc(all, func(a, b *driver) int { return strings.Compare(a.gid, b.gid) })
 	return all
 }
 

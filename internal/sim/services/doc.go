@@ -5,9 +5,10 @@
 // A run lives in a bubble of testing/synctest, so its clock is virtual. Whatever crosses
 // a border (a call of the store, a call of a participant, a step of a program) takes a
 // time, and may go wrong, as the seed says for exactly that crossing: what is drawn
-// depends on who asks what for the how manieth time, never on the order of arrival. Two
-// crossings hardly ever end at one instant, so a seed gives the same run each time, but
-// for about one in two hundred, in which goroutines of an engine are awake together.
+// depends on who asks what for the how manieth time, never on the order of arrival.
+// Goroutines that are awake at one instant run in any order, so no two crossings end at
+// one, also not those that are given up together (calls that began together have no more
+// time together): a seed gives the same run each time.
 //
 // What is checked, by the invariants of docs/testing.md: I3 callers are told the truth;
 // I6 each operation counts once through the barrier; I7 after the faults everything

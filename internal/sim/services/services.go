@@ -127,11 +127,13 @@ func (c caller) Call(ctx context.Context, call engine.Call) (engine.Answer, stri
 	if w.fault(w.cfg.late, rng, 8) {
 		w.serveLate(call, takes(rng, time.Minute))
 		<-ctx.Done()
+		time.Sleep(takes(rng, 50*time.Millisecond)) // see cross
 		return engine.Unknown, "no answer in time"
 	}
 	a := engine.Success
 	if call.Op == store.Resume {
 		w.resume(ctx, call.GID)
+		time.Sleep(takes(rng, 50*time.Millisecond)) // see cross
 	} else {
 		a = w.serve(call)
 	}

@@ -21,9 +21,9 @@ type Options struct {
 	Trace io.Writer // nil: none
 }
 
-// A Result is what came of a run.
+// A Result is what came of a run: the same for the same seed.
 type Result struct {
-	Hash       uint64 // of everything that happened: equal for equal seeds
+	Hash       uint64 // of everything that happened, and when
 	Calls      int    // of participants
 	Faults     int
 	Succeeded  int
@@ -77,7 +77,7 @@ func newWorld(t *testing.T, o Options) *world {
 		processes: 1 + rng.IntN(3), programs: 4 + rng.IntN(12),
 		storeLoses: on(), callsLost: on(), late: on(), twice: on(), unwilling: on(), ongoing: on(), deaths: on(), freezes: on(), vanish: on(),
 	}
-	w.trace = &trace{hash: fnv.New64a(), out: o.Trace}
+	w.trace = &trace{out: o.Trace}
 	w.services.init(w)
 	w.book.init(w)
 	return w
@@ -142,7 +142,7 @@ func (w *world) run() Result {
 		p.close()
 	}
 	b := &w.book
-	return Result{Hash: w.trace.hash.Sum64(), Calls: w.services.calls, Faults: b.faults, Succeeded: b.succeeded, Failed: b.failed, Violations: b.violations}
+	return Result{Hash: w.trace.sum, Calls: w.services.calls, Faults: b.faults, Succeeded: b.succeeded, Failed: b.failed, Violations: b.violations}
 }
 
 // A process runs an engine. When it is dead nothing that it does has an effect.
@@ -227,11 +227,13 @@ func (p *process) freeze(d time.Duration) {
 }
 
 // cross is where a process reaches the world outside: it takes time, longer if the
-// process is frozen, and comes to nothing if it is dead.
+// process is frozen, and comes to nothing if it is dead. Whoever returns is the only one
+// that wakes at that instant: two that wake together would run in any order.
 func (p *process) cross(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):
 	case <-ctx.Done():
+		time.Sleep(d) // as below: calls that began together have no more time together
 		return ctx.Err()
 	}
 	p.mu.Lock()

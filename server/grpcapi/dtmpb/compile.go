@@ -1,4 +1,4 @@
-//go:build ignore
+//go:build generate
 
 // Compile makes the Go code of troth_dtm.proto, as protoc and protoc-gen-go would: both are
 // linked into this program, which needs nothing that is not among the module's own

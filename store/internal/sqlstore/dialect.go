@@ -23,7 +23,14 @@ type Dialect interface {
 	// lockSchema keeps other processes from changing tables meanwhile, where goose does not.
 	lockSchema(ctx context.Context, db *sql.DB) (unlock func(), err error)
 
-	setup() []string    // for a new session of a writer
+	// setup are the settings of a writer's session. One of them, where there is such a
+	// thing: the database ends a session that has said nothing for 3 s in the middle of a
+	// transaction. An engine that freezes there, or is cut off, would hold its locks for
+	// as long, and all others of the store would wait for them. A writer takes
+	// milliseconds. When a frozen one wakes its COMMIT fails, with an outcome that is not
+	// known, and it reads what holds.
+	setup() []string
+
 	prepares() bool     // whether statements are prepared here; else the driver does it
 	begin() string      // READ COMMITTED, for writing
 	bind(string) string // a statement with "?" for the arguments
@@ -43,19 +50,21 @@ type Dialect interface {
 	update(ctx context.Context, s *session, rows []*row) error
 	add(ctx context.Context, s *session, parts []part) error
 
-	// writesOnce reports whether once can be used.
-	writesOnce() bool
+	// onceMax is how many rows may be given to once; 0: there is no such statement.
+	onceMax() int
 
 	// once writes rows of different transactions, in a statement that commits itself,
 	// and returns the gids of those that it wrote: of an insert, unless there is one;
-	// of others, if their versions are as before.
+	// of others, if their versions are as before. It may as well refuse all of them if
+	// one of them cannot be written so. It sets s.plain where the server does not know
+	// such a statement.
 	once(ctx context.Context, s *session, rows []*row) (written []string, err error)
 
 	// refused reports whether the server said that once has done nothing, on a
 	// connection that is still good. After any other error it may have been done.
 	refused(error) bool
 
-	// present returns those gids that are there.
+	// present returns those gids that are there: asked where once wrote only some.
 	present(ctx context.Context, s *session, gids []string) ([]string, error)
 
 	// in is a condition for one of some numbers, which are never none.

@@ -14,22 +14,17 @@ import (
 	"github.com/troth-tx/troth/store"
 )
 
-const (
-	// onceMax is how many changes go into one statement at most. A larger batch shares
-	// its round trips between so many that one less is nothing.
-	onceMax = 32
-
-	// freshFor is how long a connection is trusted after its last answer. One that died
-	// while it was idle would leave a change that commits itself without an answer; the
-	// usual way notices it at its BEGIN, and begins anew on another.
-	freshFor = time.Second
-)
+// freshFor is how long a connection is trusted after its last answer. One that died
+// while it was idle would leave a change that commits itself without an answer; the
+// usual way notices it at its first statement, and begins anew on another.
+const freshFor = time.Second
 
 // once writes a batch as one statement that commits itself, where the dialect has one:
 // a single round trip. b is nil if the batch is to go the usual way, and nothing was
 // done. The error is always a *commitError.
 func (w *writer) once(ops []*op) (b *batch, err error) {
-	if !w.store.dialect.writesOnce() || w.session == nil || time.Since(w.last.ended) > freshFor || !simple(ops) {
+	fresh := w.session != nil && !w.session.plain && time.Since(w.last.ended) <= freshFor
+	if !fresh || len(ops) > w.store.dialect.onceMax() || !simple(ops) {
 		return nil, nil
 	}
 	ctx, cancel := w.store.writeContext()
@@ -62,9 +57,6 @@ func (w *writer) once(ops []*op) (b *batch, err error) {
 // simple reports whether one statement can write the batch: no two changes of it are of
 // the same transaction, and it is not large.
 func simple(ops []*op) bool {
-	if len(ops) > onceMax {
-		return false
-	}
 	size := 0
 	for i, o := range ops {
 		if size += o.size(); size > firstMax || o.create && len(o.more) > 0 {

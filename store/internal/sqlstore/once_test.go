@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/go-sql-driver/mysql"
 	_ "github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/troth-tx/troth/internal/cutproxy"
@@ -19,18 +20,38 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
+// onServers runs a test on each server that has a statement for a batch.
+func onServers(t *testing.T, f func(t *testing.T, d Dialect)) {
+	t.Helper()
+	for _, d := range []Dialect{Postgres{}, MySQL{}} {
+		t.Run(d.name(), func(t *testing.T) {
+			t.Parallel()
+			f(t, d)
+		})
+	}
+}
+
 // openOnce is a store, and a writer without a goroutine, so that a test says what is
 // one batch. Both reach the server through the proxy.
-func openOnce(t *testing.T) (*Store, *writer, *cutproxy.Proxy) {
+func openOnce(t *testing.T, d Dialect) (*Store, *writer, *cutproxy.Proxy) {
 	t.Helper()
-	server := dbtest.SharedPostgres(t, 0)
+	driver, server := "pgx", interface {
+		Addr() string
+		NewDatabase(tb testing.TB) string
+	}(nil)
+	switch d.(type) {
+	case Postgres:
+		server = dbtest.SharedPostgres(t, 0)
+	case MySQL:
+		driver, server = "mysql", dbtest.SharedMariaDB(t, 0)
+	}
 	proxy := cutproxy.New(t, server.Addr())
-	db, err := sql.Open("pgx", strings.Replace(server.NewDatabase(t), server.Addr(), proxy.Addr(), 1))
+	db, err := sql.Open(driver, strings.Replace(server.NewDatabase(t), server.Addr(), proxy.Addr(), 1))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	s, err := Open(t.Context(), Postgres{}, db, ServerOptions{})
+	s, err := Open(t.Context(), d, db, ServerOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +68,7 @@ func openOnce(t *testing.T) (*Store, *writer, *cutproxy.Proxy) {
 	if err := w.reserve(100); err != nil {
 		t.Fatal(err)
 	}
-	w.last.ended = time.Now()
+	w.last.ended = time.Now().Add(time.Hour) // the connection stays fresh, however slow the machine is
 	return s, w, proxy
 }
 
@@ -80,10 +101,55 @@ func save(t *testing.T, gid string, version int64, reason string) *op {
 	return o
 }
 
-// One statement tells each of its changes what came of it, and what is there is whole.
+// A statement is enough for a small batch, and what is there is whole.
+func TestOnceWrites(t *testing.T) {
+	t.Parallel()
+	onServers(t, func(t *testing.T, d Dialect) {
+		s, w, _ := openOnce(t, d)
+		for i := range d.onceMax() {
+			if err := s.Create(t.Context(), sagaOf(fmt.Sprint("old-", i), 0, "new")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for saves := range d.onceMax() + 1 {
+			ops := make([]*op, d.onceMax())
+			for i := range ops {
+				if i < saves {
+					ops[i] = save(t, fmt.Sprint("old-", i), int64(saves-i), "changed")
+				} else {
+					ops[i] = create(t, fmt.Sprintf("new-%d-%d", saves, i))
+				}
+			}
+			b, err := w.once(ops)
+			if err != nil || b == nil {
+				t.Fatalf("%d saves of %d: once = %v, %v, want that it is done", saves, len(ops), b, err)
+			}
+			for i, o := range ops {
+				if b.errs[i] != nil || b.after[i] != o.version+1 {
+					t.Errorf("the change of %q = %v, and it is version %d", o.gid, b.errs[i], b.after[i])
+				}
+				x, err := s.Get(t.Context(), o.gid)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if want := sagaOf(o.gid, o.version, x.Reason); x.Version != o.version+1 || !slices.EqualFunc(x.Branches, want.Branches, sameBranch) {
+					t.Errorf("%q is %+v, want version %d, and %d branches", o.gid, x, o.version+1, len(want.Branches))
+				}
+			}
+		}
+	})
+}
+
+func sameBranch(a, b store.Branch) bool { return a.ID == b.ID && a.URL == b.URL && a.Op == b.Op }
+
+// Each change of a batch of which some have lost hears what came of it.
 func TestOnceOutcomes(t *testing.T) {
 	t.Parallel()
-	s, w, _ := openOnce(t)
+	onServers(t, testOnceOutcomes)
+}
+
+func testOnceOutcomes(t *testing.T, d Dialect) {
+	s, w, _ := openOnce(t, d)
 	for _, gid := range []string{"old", "other", "stale"} {
 		if err := s.Create(t.Context(), sagaOf(gid, 0, "new")); err != nil {
 			t.Fatal(err)
@@ -93,9 +159,9 @@ func TestOnceOutcomes(t *testing.T) {
 		save(t, "stale", 2, "too late"), create(t, "new"), save(t, "old", 1, "changed"), create(t, "other"),
 		save(t, "gone", 1, "nothing"), create(t, "fresh"),
 	}
-	b, err := w.once(ops)
-	if err != nil || b == nil {
-		t.Fatalf("once = %v, %v, want that it is done", b, err)
+	b, err := w.commit(ops)
+	if err != nil {
+		t.Fatal(err)
 	}
 	want := []error{store.ErrConflict, nil, nil, store.ErrExists, store.ErrNotFound, nil}
 	for i, err := range b.errs {
@@ -132,7 +198,11 @@ func TestOnceOutcomes(t *testing.T) {
 // died, and more than a statement should have.
 func TestOnceIsForFew(t *testing.T) {
 	t.Parallel()
-	_, w, _ := openOnce(t)
+	onServers(t, testOnceIsForFew)
+}
+
+func testOnceIsForFew(t *testing.T, d Dialect) {
+	_, w, _ := openOnce(t, d)
 	usual := func(why string, ops ...*op) {
 		t.Helper()
 		if b, err := w.once(ops); b != nil || err != nil {
@@ -140,7 +210,7 @@ func TestOnceIsForFew(t *testing.T) {
 		}
 	}
 	usual("twice the same", create(t, "a"), save(t, "a", 1, ""))
-	many := make([]*op, onceMax+1)
+	many := make([]*op, d.onceMax()+1)
 	for i := range many {
 		many[i] = create(t, fmt.Sprint("many-", i))
 	}
@@ -148,6 +218,9 @@ func TestOnceIsForFew(t *testing.T) {
 	large := create(t, "large")
 	large.definition = make([]byte, firstMax)
 	usual("large", large)
+	w.session.plain = true
+	usual("the server does not know it", create(t, "a"))
+	w.session.plain = false
 	w.last.ended = time.Now().Add(-2 * freshFor)
 	usual("idle", create(t, "a"))
 }
@@ -155,49 +228,58 @@ func TestOnceIsForFew(t *testing.T) {
 // A statement without an answer may have been carried out: nobody guesses.
 func TestOnceAnswerLost(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		name    string
+	for name, c := range map[string]struct {
 		place   cutproxy.Place
 		version int64
-	}{{"AfterAnswer", cutproxy.AfterAnswer, 2}, {"BeforeServer", cutproxy.BeforeServer, 1}} {
-		t.Run(c.name, func(t *testing.T) {
+	}{"AfterAnswer": {cutproxy.AfterAnswer, 2}, "BeforeServer": {cutproxy.BeforeServer, 1}} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, w, proxy := openOnce(t)
-			if err := s.Create(t.Context(), sagaOf("a", 0, "new")); err != nil {
-				t.Fatal(err)
-			}
-			o := save(t, "a", 1, "cut here")
-			// The statement is prepared by an earlier batch, so that the cut is in its execution.
-			if b, err := w.once([]*op{save(t, "none", 1, "")}); err != nil || b == nil {
-				t.Fatalf("once = %v, %v", b, err)
-			}
-			cut := proxy.Cut(c.place, "cut here", 1)
-			_, err := w.commit([]*op{o})
-			<-cut
-			var unknown *commitError
-			if !errors.As(err, &unknown) {
-				t.Errorf("commit = %v, want that the outcome is not known", err)
-			}
-			if w.session != nil {
-				t.Error("the connection is kept")
-			}
-			x, err := s.Get(t.Context(), "a")
-			if err != nil || x.Version != c.version {
-				t.Fatalf("it is %+v, %v, want version %d", x, err, c.version)
-			}
-			// It goes on, on another connection.
-			b, err := w.commit([]*op{save(t, "a", c.version, "after")})
-			if err != nil || b.errs[0] != nil || b.after[0] != c.version+1 {
-				t.Errorf("the next change = %+v, %v", b, err)
-			}
+			onServers(t, func(t *testing.T, d Dialect) { testOnceAnswerLost(t, d, c.place, c.version) })
 		})
+	}
+}
+
+func testOnceAnswerLost(t *testing.T, d Dialect, place cutproxy.Place, version int64) {
+	s, w, proxy := openOnce(t, d)
+	for _, gid := range []string{"a", "b"} {
+		if err := s.Create(t.Context(), sagaOf(gid, 0, "new")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The statement is prepared by an earlier batch, so that the cut is in its execution.
+	if b, err := w.once([]*op{save(t, "b", 1, "")}); err != nil || b == nil {
+		t.Fatalf("once = %v, %v", b, err)
+	}
+	o := save(t, "a", 1, "cut here")
+	cut := proxy.Cut(place, "cut here", 1)
+	_, err := w.commit([]*op{o})
+	<-cut
+	var unknown *commitError
+	if !errors.As(err, &unknown) {
+		t.Errorf("commit = %v, want that the outcome is not known", err)
+	}
+	if w.session != nil {
+		t.Error("the connection is kept")
+	}
+	x, err := s.Get(t.Context(), "a")
+	if err != nil || x.Version != version {
+		t.Fatalf("it is %+v, %v, want version %d", x, err, version)
+	}
+	// It goes on, on another connection.
+	b, err := w.commit([]*op{save(t, "a", version, "after")})
+	if err != nil || b.errs[0] != nil || b.after[0] != version+1 {
+		t.Errorf("the next change = %+v, %v", b, err)
 	}
 }
 
 // A statement that the server refuses has done nothing, and the usual way says why.
 func TestOnceRefused(t *testing.T) {
 	t.Parallel()
-	s, w, _ := openOnce(t)
+	onServers(t, testOnceRefused)
+}
+
+func testOnceRefused(t *testing.T, d Dialect) {
+	s, w, _ := openOnce(t, d)
 	if _, err := s.cfg.Read.ExecContext(t.Context(), "ALTER TABLE troth_transaction ADD CHECK (reason <> 'refused')"); err != nil {
 		t.Fatal(err)
 	}
@@ -212,10 +294,42 @@ func TestOnceRefused(t *testing.T) {
 	if _, err := s.Get(t.Context(), "b"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("Get of what was beside it = %v, want ErrNotFound", err)
 	}
-	w.last.ended = time.Now()
 	w.write([]*op{bad, good})
 	var unknown *commitError
 	if bad.err == nil || errors.As(bad.err, &unknown) || good.err != nil {
 		t.Errorf("the bad one = %v, the good one = %v, want the server's error and nil", bad.err, good.err)
+	}
+}
+
+// On MariaDB a small batch is one round trip.
+func TestOnceIsOneTrip(t *testing.T) {
+	t.Parallel()
+	s, w, _ := openOnce(t, MySQL{})
+	if err := s.Create(t.Context(), sagaOf("a", 0, "new")); err != nil {
+		t.Fatal(err)
+	}
+	version := int64(1)
+	batch := func() []*op { // of a shape that comes again, so that it is prepared once
+		version++
+		return []*op{save(t, "a", version-1, "changed"), create(t, fmt.Sprint("new-", version))}
+	}
+	questions := func() int64 { // that the server heard on this connection, but for those that prepare
+		n, err := queryAll(t.Context(), w.session, scanNumber, "SELECT VARIABLE_VALUE FROM information_schema.SESSION_STATUS WHERE VARIABLE_NAME = 'QUESTIONS'")
+		if err != nil || len(n) != 1 {
+			t.Fatalf("the server's count is %v, %v", n, err)
+		}
+		return n[0]
+	}
+	if _, err := w.commit(batch()); err != nil {
+		t.Fatal(err)
+	}
+	before := questions()
+	for range 10 {
+		if b, err := w.commit(batch()); err != nil || b.errs[0] != nil || b.errs[1] != nil {
+			t.Fatalf("commit = %+v, %v", b, err)
+		}
+	}
+	if n := questions() - before; n != 10+1 { // one is the question itself
+		t.Errorf("10 batches took %d statements", n-1)
 	}
 }

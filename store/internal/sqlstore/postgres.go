@@ -43,6 +43,7 @@ func (Postgres) setup() []string {
 		"SET enable_mergejoin = off",
 		"SET jit = off",
 		"SET default_transaction_isolation = 'read committed'", // of what commits itself
+		"SET idle_in_transaction_session_timeout = 3000",
 	}
 }
 

@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-func (Postgres) writesOnce() bool { return true }
+// onceMax: a larger batch shares its round trips between so many that one less is nothing.
+func (Postgres) onceMax() int { return 32 }
 
 // refused: values that cannot be, constraints, a transaction that the server gave up,
 // and what it has no room for. Other errors may be of a server that ends, after it

@@ -12,6 +12,7 @@ import (
 type session struct {
 	conn    *sql.Conn
 	prepare bool
+	plain   bool // the server does not know the statement of Dialect.once
 	stmts   map[string]*sql.Stmt
 	texts   map[textKey]string
 	args    []any // kept for the next statement
@@ -24,7 +25,7 @@ func openSession(ctx context.Context, db *sql.DB, d Dialect) (*session, error) {
 		return nil, err
 	}
 	s := &session{conn: conn, prepare: d.prepares(), stmts: make(map[string]*sql.Stmt), texts: make(map[textKey]string)}
-	for _, text := range append(d.setup(), abandoned(d)...) {
+	for _, text := range d.setup() {
 		if _, err := conn.ExecContext(ctx, text); err != nil {
 			return nil, errors.Join(err, s.close())
 		}

@@ -10,7 +10,7 @@ type usual struct{}
 
 var errUsual = errors.New("store: this database has no statement for a whole batch")
 
-func (usual) writesOnce() bool   { return false }
+func (usual) onceMax() int       { return 0 }
 func (usual) refused(error) bool { return false }
 
 func (usual) once(context.Context, *session, []*row) ([]string, error) { return nil, errUsual }

@@ -29,18 +29,41 @@ type Config struct {
 	RequestTimeout time.Duration
 
 	// Attempts is how often a request is made that nobody answers, with pauses of
-	// RetryPause that double, up to 2 s. They default to 5 and 50 ms. A negative number
-	// means no repetition. The context of a request ends it sooner.
+	// RetryPause that double, up to 2 s. They default to 5 and 50 ms. A negative number of
+	// attempts means no repetition. The context of a request ends it sooner.
 	Attempts   int
 	RetryPause time.Duration
 
 	// FinishTimeout bounds what is done for a caller whose context has ended: the
 	// submission of what is committed, the abort of what is not. Defaults to 10 s.
 	FinishTimeout time.Duration
+
+	// ResumeTimeout bounds one run of a workflow's function that the server has asked for:
+	// it has to be longer than the longest step. Defaults to 10 min.
+	ResumeTimeout time.Duration
+
+	// ResumesMax is how many such runs a registry has at a time. Defaults to 256, as many as
+	// a server calls one service at once.
+	ResumesMax int
+}
+
+// check names what is wrong with the settings.
+func (cfg *Config) check() error {
+	for name, d := range map[string]time.Duration{
+		"RequestTimeout": cfg.RequestTimeout, "RetryPause": cfg.RetryPause, "FinishTimeout": cfg.FinishTimeout, "ResumeTimeout": cfg.ResumeTimeout,
+	} {
+		if d < 0 {
+			return fmt.Errorf("client: Config.%s is negative: %v", name, d)
+		}
+	}
+	if cfg.ResumesMax < 0 {
+		return fmt.Errorf("client: Config.ResumesMax is negative: %d", cfg.ResumesMax)
+	}
+	return nil
 }
 
 // A Client makes transactions. It is safe for concurrent use and owns no goroutine:
-// there is nothing to close.
+// there is nothing to close. [Workflows] do, and have.
 type Client struct {
 	cfg       Config
 	http      *http.Client
@@ -55,7 +78,12 @@ func New(cfg Config) (*Client, error) {
 	setDefault(&cfg.RequestTimeout, 10*time.Second)
 	setDefault(&cfg.FinishTimeout, 10*time.Second)
 	setDefault(&cfg.RetryPause, 50*time.Millisecond)
+	setDefault(&cfg.ResumeTimeout, 10*time.Minute)
 	setDefault(&cfg.Attempts, 5)
+	setDefault(&cfg.ResumesMax, 256)
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
 	c := &Client{cfg: cfg, http: cfg.HTTP, transport: cfg.Transport}
 	if c.transport != nil {
 		return c, nil

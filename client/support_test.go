@@ -63,15 +63,19 @@ func newWorld(t testing.TB, key []byte) *world {
 
 func (w *world) newClient(t testing.TB) *client.Client {
 	t.Helper()
-	transport := &http.Transport{}
-	t.Cleanup(transport.CloseIdleConnections)
 	c, err := client.New(client.Config{
-		Server: w.server.URL, Token: "secret", HTTP: &http.Client{Transport: transport}, RetryPause: 2 * time.Millisecond,
+		Server: w.server.URL, Token: "secret", HTTP: w.httpClient(t), RetryPause: 2 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+func (w *world) httpClient(t testing.TB) *http.Client {
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
 }
 
 func (w *world) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
@@ -109,10 +113,10 @@ func (w *world) state(t testing.TB, gid string) client.State {
 	return s.State
 }
 
-// await fails unless the transaction ends, within seconds, in the state.
+// await fails unless the transaction ends, within a minute, in the state.
 func (w *world) await(t testing.TB, gid string, want client.State) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	err := w.Await(ctx, gid)
 	if got := w.state(t, gid); got != want {

@@ -22,12 +22,24 @@ func serveWorkflows(t *testing.T, w *world, byName map[string]client.WorkflowFun
 	s := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { ws.Handler().ServeHTTP(rw, r) }))
 	t.Cleanup(s.Close)
 	ws = w.Workflows(s.URL)
+	closeAtEnd(t, ws)
 	for name, f := range byName {
 		if err := ws.Register(name, f); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return ws
+}
+
+// closeAtEnd closes a registry before its server goes.
+func closeAtEnd(t *testing.T, ws *client.Workflows) {
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := ws.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // transfer takes from the bank and gives to a service, and undoes the first if the second

@@ -20,10 +20,11 @@ import (
 type WorkflowFunc func(ctx context.Context, w *Workflow, input []byte) (result []byte, err error)
 
 // Workflows are the workflow functions of a program, by name. It is safe for concurrent
-// use.
+// use. It owns the runs that the server asks for: Close ends them.
 type Workflows struct {
 	client *Client
 	resume string
+	runs   *runs
 
 	mu     sync.Mutex
 	byName map[string]WorkflowFunc
@@ -32,7 +33,9 @@ type Workflows struct {
 // Workflows returns a registry. resume is the address of its [Workflows.Handler], at which
 // the server goes on with workflows that nobody has ended.
 func (c *Client) Workflows(resume string) *Workflows {
-	return &Workflows{client: c, resume: resume, byName: make(map[string]WorkflowFunc)}
+	return &Workflows{
+		client: c, resume: resume, runs: newRuns(c.cfg.ResumeTimeout, c.cfg.ResumesMax), byName: make(map[string]WorkflowFunc),
+	}
 }
 
 // Register names a function. Do so before the handler is served: the server may have work
@@ -54,20 +57,44 @@ func (ws *Workflows) Register(name string, f WorkflowFunc) error {
 const nameMax = 64
 
 // Execute runs a workflow to its end, or goes on with the one of that [GID], and returns
-// its result; that of one that is over at once. ErrFailed: it is undone. ErrOngoing:
-// another process is at it. After any other error the server lets it be gone on with:
-// ask [Client.Status].
-func (ws *Workflows) Execute(ctx context.Context, name string, input []byte, opts ...Option) ([]byte, error) {
-	ws.mu.Lock()
-	f := ws.byName[name]
-	ws.mu.Unlock()
+// its result; that of one that is over at once. If a run of it is under way in this
+// registry, Execute waits for that one first.
+//
+//	ErrFailed   it is undone
+//	ErrOngoing  another run is at it, in another process or still here when ctx ended
+//	ErrRefused  there is a transaction of that GID with another pattern, name or input
+//	ErrMixed    the function has ended, and somebody has ended the workflow otherwise by force
+//
+// After any other error, of the function or of the server, the server lets it be gone on
+// with: ask [Client.Status].
+func (ws *Workflows) Execute(ctx context.Context, name string, input []byte, opts ...Option) (result []byte, err error) {
 	t := &Transaction{Pattern: PatternWorkflow, QueryPrepared: ws.resume, Options: optionsOf(opts), Name: name, Input: input}
-	if f == nil {
-		return nil, &Error{Op: "start", GID: t.Options.GID, Kind: ErrInvalid, Err: fmt.Errorf("no workflow is registered as %q", name)}
-	}
-	if err := check("start", t); err != nil {
+	f, err := ws.function(t)
+	if err != nil {
 		return nil, err
 	}
+	leave, err := ws.runs.enter(ctx, t.Options.GID)
+	if err != nil {
+		return nil, err
+	}
+	err = errNoReturn // of a function that panics
+	defer func() { leave(err) }()
+	return ws.run(ctx, t, f)
+}
+
+// function finds the function of a workflow.
+func (ws *Workflows) function(t *Transaction) (WorkflowFunc, error) {
+	ws.mu.Lock()
+	f := ws.byName[t.Name]
+	ws.mu.Unlock()
+	if f == nil {
+		return nil, &Error{Op: "start", GID: t.Options.GID, Kind: ErrInvalid, Err: fmt.Errorf("no workflow is registered as %q", t.Name)}
+	}
+	return f, check("start", t)
+}
+
+// run calls the function of a workflow, unless that is over, and ends it.
+func (ws *Workflows) run(ctx context.Context, t *Transaction, f WorkflowFunc) ([]byte, error) {
 	s, err := ws.start(ctx, t)
 	switch {
 	case err != nil:
@@ -79,7 +106,7 @@ func (ws *Workflows) Execute(ctx context.Context, name string, input []byte, opt
 	}
 	w := newWorkflow(ws.client, t.Options.GID, s.Branches)
 	w.look = func(ctx context.Context) (*Status, error) { return ws.start(ctx, t) }
-	result, err := f(ctx, w, input)
+	result, err := f(ctx, w, t.Input)
 	return ws.conclude(ctx, t, w, result, err)
 }
 
@@ -157,21 +184,58 @@ func (ws *Workflows) tellEnd(ctx context.Context, t *Transaction) error {
 	return err
 }
 
-// Handler serves the registry's address, where the server goes on with workflows. The
-// server waits as long as [RequestTimeout] says, 3 s by default; then the context of the
-// function ends, and it is called again later. Steps that were done are kept; one that
-// takes longer than that is never done.
+// Handler serves the registry's address, where the server goes on with workflows, as
+// Resume does.
 func (ws *Workflows) Handler(opts ...HandlerOption) http.Handler {
 	return Handler(func(ctx context.Context, call *Call) (any, error) {
 		return nil, ws.Resume(ctx, string(call.Op), call.GID, call.Body)
 	}, opts...)
 }
 
-// Resume goes on with a workflow as the server asks. nil: it is over.
+// Resume goes on with a workflow as the server asks. The run is not the call's: it has
+// [Config.ResumeTimeout] and the values of ctx, and goes on when the call has been
+// answered. One run of a workflow is under way at a time, so a later call finds it, or
+// what came of it.
+//
+//	nil         the workflow is over
+//	ErrOngoing  the run goes on, or cannot begin now, because there are [Config.ResumesMax]
+//	            or Close was called: the server asks again
+//
+// Any other error is that with which the run ended. The next call begins another, which
+// goes on after the steps that have a result. A panic of the function goes on in the call
+// that learns of it.
+//
+// Resume waits for the run for three quarters of the time that ctx has left, or for half a
+// second where ctx does not tell, as over HTTP.
 func (ws *Workflows) Resume(ctx context.Context, name, gid string, input []byte) error {
-	_, err := ws.Execute(ctx, name, input, GID(gid))
-	if errors.Is(err, ErrFailed) {
-		return nil // it is over: the server has been told so
+	t := &Transaction{Pattern: PatternWorkflow, QueryPrepared: ws.resume, Options: Options{GID: gid}, Name: name, Input: input}
+	f, err := ws.function(t)
+	if err != nil {
+		return err
 	}
-	return err
+	r, err := ws.runs.resume(ctx, gid, func(ctx context.Context) error {
+		_, err := ws.run(ctx, t, f)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	waiting, cancel := withPatience(ctx)
+	defer cancel()
+	select {
+	case <-r.done:
+	case <-waiting.Done():
+		return goesOn(gid, errors.New("the run goes on"))
+	}
+	if err := ws.runs.heard(gid, r); !errors.Is(err, ErrFailed) {
+		return err
+	}
+	return nil // it is over: the server has been told so
 }
+
+// Close lets no more workflows be resumed here: the server's calls are answered with
+// ErrOngoing, and it asks again, perhaps another process. Close waits for the resumed runs
+// that are under way; when ctx ends their contexts end, and it waits for their functions to
+// return. Steps that were done are kept by the server, so nothing is lost. It returns an
+// error if runs were given up. Runs of Execute are their callers'; more may follow.
+func (ws *Workflows) Close(ctx context.Context) error { return ws.runs.close(ctx) }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -92,6 +93,13 @@ func newWorld(t *testing.T) *world {
 	l := listen(t)
 	w.addr = l.Addr().String()
 	w.workflows = c.Workflows(w.addr + grpcclient.ResumeMethod)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := w.workflows.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 	grpcclient.RegisterWorkflows(participant, w.workflows)
 	serve(t, l, participant)
 	w.conn = dial(t, w.addr)
@@ -164,7 +172,7 @@ func (w *world) require(t *testing.T, want ...string) {
 
 func (w *world) await(t *testing.T, gid, want string) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		x, err := w.engine.Get(t.Context(), gid)
 		if err != nil {
 			t.Fatal(err)
@@ -283,6 +291,40 @@ func TestWorkflowIsResumed(t *testing.T) {
 		t.Errorf("result of a workflow that is over: %q, %v", result, err)
 	}
 	w.require(t, "01-call action in", "01-call action in")
+}
+
+// The server gives up on each call after a second; the step takes three, and is done once.
+func TestStepLongerThanTheRequest(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const requestTimeout = time.Second
+	var runs, begun atomic.Int32
+	err := w.workflows.Register("slow", func(ctx context.Context, wf *client.Workflow, _ []byte) ([]byte, error) {
+		if runs.Add(1) == 1 {
+			return nil, errors.New("this process dies")
+		}
+		return wf.Step("slow").Do(ctx, func(ctx context.Context) ([]byte, error) {
+			begun.Add(1)
+			select {
+			case <-time.After(3 * requestTimeout):
+				return []byte{0xff}, nil
+			case <-ctx.Done():
+				return nil, context.Cause(ctx)
+			}
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.workflows.Execute(t.Context(), "slow", nil, client.GID("slow"), client.TimeoutToFail(time.Second), client.RequestTimeout(requestTimeout))
+	if err == nil {
+		t.Fatal("the first run succeeded")
+	}
+	w.await(t, "slow", "succeed")
+	result, err := w.workflows.Execute(t.Context(), "slow", nil, client.GID("slow"))
+	if err != nil || string(result) != "\xff" || begun.Load() != 1 || runs.Load() != 2 {
+		t.Errorf("result %q, %v; the step was begun %d times in %d runs, want once in 2", result, err, begun.Load(), runs.Load())
+	}
 }
 
 func TestServerIsAway(t *testing.T) {

@@ -54,6 +54,7 @@ func TestScript(t *testing.T) {
 		Cmds:               scriptCommands,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
+			env.Setenv("TROTH_TIMEOUT", "2m") // the machine may be busy
 			return setUpDatabases(env)
 		},
 	})
@@ -311,6 +312,10 @@ func block(ts *testscript.TestScript, address string) {
 	if !strings.HasPrefix(address, "postgres") {
 		session, waits = "connection_id()", "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' AND trx_mysql_thread_id = "
 	}
+	if !strings.HasPrefix(address, "postgres") {
+		_, err := c.ExecContext(ctx, "SET SESSION innodb_lock_wait_timeout = 3600") // it waits as long as the script runs
+		ts.Check(err)
+	}
 	var id string
 	ts.Check(c.QueryRowContext(ctx, "SELECT "+session).Scan(&id))
 	go func() {
@@ -326,7 +331,7 @@ func block(ts *testscript.TestScript, address string) {
 	ts.Setenv("BLOCKED", id)
 	innodbLook.Lock()
 	defer innodbLook.Unlock()
-	for deadline := time.Now().Add(time.Minute); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		time.Sleep(innodbCache)
 		n, err := value(ctx, address, waits+id)
 		ts.Check(err)

@@ -58,6 +58,7 @@ func TestServeScript(t *testing.T) {
 			env.Setenv("SECRET", "planted-"+strings.ToLower(filepath.Base(t.TempDir())))
 			env.Setenv("TROTH_SERVE_HTTP", "127.0.0.1:0")
 			env.Setenv("TROTH_SERVE_GRPC", "127.0.0.1:0")
+			env.Setenv("TROTH_SERVE_REQUEST_TIMEOUT", "2m") // a call that is late because the machine is busy would count as failed
 			env.Values[serversKey{}] = make(map[string]*served)
 			env.Values[testKey{}] = env.T().(testing.TB)
 			env.Defer(func() {
@@ -176,7 +177,7 @@ func exchange(method, url, body, token string) (status string, text []byte, err 
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}).Do(r)
+	res, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 2 * time.Minute}).Do(r)
 	if err != nil {
 		return "", nil, err
 	}
@@ -187,7 +188,7 @@ func exchange(method, url, body, token string) (status string, text []byte, err 
 
 // scriptUntil is "until URL TEXT": it asks again and again until the answer has the text.
 func scriptUntil(ts *testscript.TestScript, _ bool, args []string) {
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		_, text, err := exchange(http.MethodGet, args[0], "", ts.Getenv("TOKEN"))
 		if err == nil && strings.Contains(string(text), args[1]) {
 			return
@@ -241,7 +242,9 @@ func scriptDatabase(ts *testscript.TestScript, _ bool, args []string) {
 
 type testKey struct{}
 
-// Without flags, file or another program the server is ready in under a second.
+// Without flags, file or another program the server is ready in under a second, on a
+// machine that starts programs in the twentieth part of that; on a slower one, or one that
+// has more to do, it may take twenty times as long as a program that does nothing.
 func TestServeIsReadySoon(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -252,8 +255,13 @@ func TestServeIsReadySoon(t *testing.T) {
 	if err := os.Symlink(self, program); err != nil {
 		t.Fatal(err)
 	}
-	best := time.Hour
+	best, idle := time.Hour, time.Hour
 	for range 3 { // the machine may be busy
+		begin := time.Now()
+		if err := exec.Command(program, "version").Run(); err != nil {
+			t.Fatal(err)
+		}
+		idle = min(idle, time.Since(begin))
 		home := t.TempDir()
 		env := []string{"HOME=" + home, "TROTH_SERVE_HTTP=127.0.0.1:0", "TROTH_SERVE_GRPC=127.0.0.1:0"}
 		s, ready, err := startServed(program, nil, env, dir, filepath.Join(home, "log"))
@@ -274,9 +282,9 @@ func TestServeIsReadySoon(t *testing.T) {
 			t.Errorf("it ended with %v", err)
 		}
 	}
-	t.Logf("ready in %v", best)
-	if best > time.Second {
-		t.Errorf("ready in %v at best", best)
+	t.Logf("ready in %v; a program that does nothing takes %v", best, idle)
+	if best > max(time.Second, 20*idle) {
+		t.Errorf("ready in %v at best, and a program that does nothing takes %v", best, idle)
 	}
 }
 

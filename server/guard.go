@@ -23,6 +23,7 @@ type guard struct {
 	rates  *rates
 	quota  *quota
 	places *places
+	logins *logins
 	meter  *metrics.Server
 	log    *slog.Logger
 
@@ -32,6 +33,7 @@ type guard struct {
 func newGuard(cfg Config, open bool) *guard {
 	g := &guard{
 		open: open, tokens: cfg.Tokens, rates: newRates(cfg.Limits, cfg.Now), places: newPlaces(cfg.Limits.RequestsMax),
+		logins: newLogins(cfg.Store, cfg.Logger, cfg.Now),
 		meter: cfg.Meter, log: cfg.Logger, complaints: rate.NewLimiter(1, 10),
 		quota: &quota{store: cfg.Store, openMax: cfg.Limits.OpenMax, now: cfg.Now, each: make(map[string]*owned)},
 	}
@@ -79,6 +81,7 @@ func (g *guard) admit(ctx context.Context, v visitor) (_ context.Context, leave 
 	if !g.open {
 		caller, err = g.tokens.Authenticate(v.header, v.state)
 		if err != nil {
+			g.logins.note(v.from, err)
 			if g.complaints.Allow() {
 				g.log.WarnContext(ctx, "credentials refused", "from", v.from, "err", err)
 			}
@@ -91,12 +94,14 @@ func (g *guard) admit(ctx context.Context, v visitor) (_ context.Context, leave 
 		return ctx, nil, errRate
 	case !caller.May(v.needs):
 		return ctx, nil, errRole
-	case v.makes && !g.quota.allow(ctx, caller.Owner()):
-		return ctx, nil, errOpen
 	}
 	leave, ok := g.places.take(caller)
 	if !ok {
 		return ctx, nil, errBusy
+	}
+	if v.makes && !g.quota.allow(ctx, caller.Owner()) { // it may wait for the store, in its place
+		leave()
+		return ctx, nil, errOpen
 	}
 	return auth.As(ctx, caller), leave, nil
 }
@@ -151,7 +156,7 @@ func (q *quota) allow(ctx context.Context, owner string) bool {
 	if o.open >= q.openMax && q.now().Sub(o.counted) >= recountEvery {
 		n, err := count(ctx, q.store, store.Filter{States: unfinished, Owner: owner}, q.openMax)
 		if err != nil {
-			return true // the store will refuse by itself
+			return ctx.Err() == nil // the store will refuse by itself, but not for one who hung up
 		}
 		o.open, o.counted = n, q.now()
 	}

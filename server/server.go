@@ -174,6 +174,7 @@ func (s *Server) Start(ctx context.Context) error {
 	})
 	s.serve("grpc", func() error { return s.grpc.Serve(onGRPC) })
 	s.wg.Go(s.keepHouse)
+	s.wg.Go(func() { s.guard.logins.keep(s.ctx) })
 	s.log.InfoContext(ctx, "listening", "http", onHTTP.Addr().String(), "grpc", onGRPC.Addr().String(),
 		"tls", s.certs != nil, "credentials", !s.guard.open)
 	if s.certs == nil && !s.guard.open && !OnlyHere(s.cfg) {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -325,6 +326,70 @@ func TestStepLongerThanTheRequest(t *testing.T) {
 	if err != nil || string(result) != "\xff" || begun.Load() != 1 || runs.Load() != 2 {
 		t.Errorf("result %q, %v; the step was begun %d times in %d runs, want once in 2", result, err, begun.Load(), runs.Load())
 	}
+}
+
+// Another workflow, or another input, under a used name is refused, as over HTTP.
+func TestWorkflowOfAnotherInput(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	runs := 0
+	f := func(context.Context, *client.Workflow, []byte) ([]byte, error) {
+		runs++
+		return []byte("paid"), nil
+	}
+	for _, name := range []string{"pay", "refund"} {
+		if err := w.workflows.Register(name, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name, input string
+		want        string // part of the refusal
+	}{{"pay", "30", ""}, {"pay", "30", ""}, {"pay", "31", "another input"}, {"pay", "", "another input"}, {"refund", "30", "another name"}} {
+		result, err := w.workflows.Execute(t.Context(), c.name, []byte(c.input), client.GID("order-7"))
+		if c.want == "" && (err != nil || string(result) != "paid") {
+			t.Errorf("%s of %s: %q, %v", c.name, c.input, result, err)
+		}
+		if c.want != "" && (!errors.Is(err, client.ErrRefused) || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s of %s: %q, %v; want a refusal because of %s", c.name, c.input, result, err, c.want)
+		}
+	}
+	if runs != 1 {
+		t.Errorf("%d runs, want 1", runs)
+	}
+}
+
+// A server that is asked too often has not carried the request out; one that is sent too
+// much never will.
+func TestTooMuchForTheServer(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]error{
+		"too many requests: slow down":                                 client.ErrUnknown,
+		"grpc: received message larger than max (5000000 vs. 4194304)": client.ErrInvalid,
+	} {
+		attempts := 0
+		c, err := client.New(client.Config{
+			Transport: grpcclient.New(answering{func() error { attempts++; return status.Error(codes.ResourceExhausted, text) }}, ""), RetryPause: time.Millisecond,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = c.Saga().Add("x/y/z", "", nil).Submit(t.Context())
+		if repeated := attempts > 1; !errors.Is(err, want) || repeated != errors.Is(want, client.ErrUnknown) {
+			t.Errorf("%s: %v after %d attempts, want %v", text, err, attempts, want)
+		}
+	}
+}
+
+// An answering connection has one answer.
+type answering struct{ answer func() error }
+
+func (a answering) Invoke(context.Context, string, any, any, ...grpc.CallOption) error {
+	return a.answer()
+}
+
+func (a answering) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, a.answer()
 }
 
 func TestServerIsAway(t *testing.T) {

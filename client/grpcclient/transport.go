@@ -17,6 +17,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -45,6 +46,10 @@ func (t *transport) Protocol() string { return "grpc" }
 
 const service = "/dtmgimp.Dtm/"
 
+// keySame lets the server refuse a workflow that is stored with another name or input:
+// its reply tells neither. A server of dtm's does not know it, and refuses nothing.
+const keySame = "troth-same"
+
 func (t *transport) call(ctx context.Context, op, method, gid string, request, reply any) error {
 	err := t.conn.Invoke(ctx, service+method, request, reply)
 	if err == nil {
@@ -60,8 +65,12 @@ func (t *transport) call(ctx context.Context, op, method, gid string, request, r
 		return client.Refused(op, gid, s.Message())
 	case codes.FailedPrecondition:
 		kind = client.ErrOngoing
-	case codes.InvalidArgument, codes.ResourceExhausted, codes.Unimplemented, codes.OutOfRange:
+	case codes.InvalidArgument, codes.Unimplemented, codes.OutOfRange:
 		kind = client.ErrInvalid
+	case codes.ResourceExhausted:
+		if strings.HasPrefix(s.Message(), "grpc: ") { // a message that is too large; else a rate that is
+			kind = client.ErrInvalid
+		}
 	case codes.NotFound:
 		kind = client.ErrNotFound
 	case codes.AlreadyExists:
@@ -140,6 +149,7 @@ func (t *transport) StartWorkflow(ctx context.Context, x *client.Transaction) (*
 		return nil, &client.Error{Op: "start", GID: gid, Kind: client.ErrInvalid, Err: err}
 	}
 	reply := new(dtmpb.ProgressesReply)
+	ctx = metadata.AppendToOutgoingContext(ctx, keySame, "1")
 	if err := t.call(ctx, "start", "PrepareWorkflow", gid, r, reply); err != nil {
 		return nil, err
 	}

@@ -94,45 +94,6 @@ func (s *service) registerBranch(ctx context.Context, m *dtmpb.BranchRequest) (*
 	return done(s.Engine.Register(ctx, r.GID, branches...), r.GID)
 }
 
-func (s *service) prepareWorkflow(ctx context.Context, m *dtmpb.Request) (*dtmpb.ProgressesReply, error) {
-	if m.GetTransType() != store.Workflow.String() {
-		return nil, invalid(fmt.Errorf("trans_type %q: want workflow", m.GetTransType()))
-	}
-	r, err := s.request(m)
-	if err != nil {
-		return nil, err
-	}
-	t, err := s.Engine.StartWorkflow(ctx, r)
-	if err != nil {
-		return nil, failed(err, r.GID)
-	}
-	if t.Pattern != store.Workflow {
-		return nil, ofAnother(r.GID, t.Pattern)
-	}
-	reply := &dtmpb.ProgressesReply{
-		Transaction: &dtmpb.Transaction{Gid: t.GID, Status: t.State.String(), RollbackReason: t.Reason, Result: t.Result},
-		Progresses:  make([]*dtmpb.Progress, len(t.Branches)),
-	}
-	for i := range t.Branches {
-		b := &t.Branches[i]
-		reply.Progresses[i] = &dtmpb.Progress{Status: b.State.String(), BinData: b.Payload, BranchID: b.ID, Op: b.Op.String()}
-	}
-	return reply, nil
-}
-
-// endWorkflow records the end that a workflow's function came to.
-func (s *service) endWorkflow(ctx context.Context, m *dtmpb.Request) (*emptypb.Empty, error) {
-	extra, ok := m.GetReqExtra(), false
-	switch extra["status"] {
-	case store.Succeeded.String():
-		ok = true
-	case store.Failed.String():
-	default:
-		return nil, invalid(errors.New("ReqExtra: status: want succeed or failed"))
-	}
-	return done(s.Engine.EndWorkflow(ctx, m.GetGid(), ok, extra["result"], extra["rollback_reason"]), m.GetGid())
-}
-
 // request turns what a client sent into what the engine understands.
 func (s *service) request(m *dtmpb.Request) (engine.Request, error) {
 	o := m.GetTransOptions()

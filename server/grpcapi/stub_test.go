@@ -284,6 +284,25 @@ func TestWorkflow(t *testing.T) {
 	}
 }
 
+// Who asks for it is refused another workflow than the one that is stored; dtm's clients,
+// who do not, see what they always saw.
+func TestWorkflowOfAnotherInput(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, outbound.Config{})
+	prepare := func(custom string, metadataPairs ...string) error {
+		_, err := w.dtm.PrepareWorkflow(metadata.AppendToOutgoingContext(t.Context(), metadataPairs...), &dtmgpb.DtmRequest{
+			Gid: "w", TransType: "workflow", QueryPrepared: w.participants.url("Execute"), CustomedData: custom,
+		})
+		return err
+	}
+	w.must(prepare(`{"name":"trip","data":"aW5wdXQ="}`, "troth-same", "1"))
+	w.must(prepare(`{"data":"aW5wdXQ=", "name":"trip"}`, "troth-same", "1"))
+	for _, other := range []string{`{"name":"trip","data":"b3RoZXI="}`, `{"name":"trip"}`, `{"name":"trap","data":"aW5wdXQ="}`} {
+		w.wants(prepare(other, "troth-same", "1"), codes.Aborted)
+		w.must(prepare(other))
+	}
+}
+
 func TestTopics(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, outbound.Config{})

@@ -123,11 +123,12 @@ func TestSubmissionMeetsProxy(t *testing.T) {
 			}
 			next.ServeHTTP(rw, r)
 		})
-		m := w.Message(client.TimeoutToFail(1e9)).Add(s.URL, 30)
+		m := w.Message().Add(s.URL, 30)
 		err := m.DoAndSubmit(t.Context(), b.Outbox, b.query.URL, withdraw)
 		if !errors.Is(err, client.ErrOngoing) {
 			t.Errorf("error is %v", err)
 		}
+		w.later()
 		w.await(t, m.GID(), client.Succeeded)
 	})
 }

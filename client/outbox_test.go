@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	_ "github.com/go-sql-driver/mysql" // driver "mysql"
 	_ "github.com/jackc/pgx/v5/stdlib" // driver "pgx"
@@ -154,11 +153,12 @@ func TestSubmissionIsLost(t *testing.T) {
 			}
 			next.ServeHTTP(rw, r)
 		})
-		m := w.Message(client.TimeoutToFail(time.Second)).Add(s.URL, 30)
+		m := w.Message().Add(s.URL, 30)
 		err := m.DoAndSubmit(t.Context(), b.Outbox, b.query.URL, withdraw)
 		if !errors.Is(err, client.ErrOngoing) || lost.Load() == 0 {
 			t.Errorf("error is %v, %d submissions lost", err, lost.Load())
 		}
+		w.later()
 		w.await(t, m.GID(), client.Succeeded)
 		if got, n := b.balance(t), len(s.seen()); got != 70 || n != 1 {
 			t.Errorf("balance %d, %d deliveries, want 70 and 1", got, n)

@@ -70,10 +70,11 @@ func TestStepLongerThanTheRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = ws.Execute(t.Context(), "slow", []byte("it"), client.GID("slow"), client.TimeoutToFail(time.Second), client.RequestTimeout(requestTimeout))
+	_, err = ws.Execute(t.Context(), "slow", []byte("it"), client.GID("slow"), client.RequestTimeout(requestTimeout))
 	if err == nil {
 		t.Fatal("the first run succeeded")
 	}
+	w.later()
 	w.await(t, "slow", client.Succeeded)
 	result, err := ws.Execute(t.Context(), "slow", []byte("it"), client.GID("slow"))
 	if err != nil || string(result) != "did it" || begun.Load() != 1 || runs.Load() != 2 {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ type world struct {
 	engine *engine.Engine
 	server *httptest.Server
 	handle http.Handler // the server's
+	ahead  atomic.Int64 // how far the engine's clock is ahead, in nanoseconds
 
 	mu        sync.Mutex
 	intercept func(w http.ResponseWriter, r *http.Request, next http.Handler) // of requests to the server; may be nil
@@ -36,19 +38,22 @@ func newWorld(t testing.TB, key []byte) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept := memory.New()
+	kept, w := memory.New(), new(world)
 	e, err := engine.Open(t.Context(), kept, engine.Config{
-		Caller: calls, PollEvery: 20 * time.Millisecond,
-		Limits: engine.Limits{RetryInterval: 30 * time.Millisecond, RetryIntervalMax: 200 * time.Millisecond},
+		Caller: calls, PollEvery: 20 * time.Millisecond, Now: func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) },
+		Limits: engine.Limits{
+			RetryInterval: 30 * time.Millisecond, RetryIntervalMax: 200 * time.Millisecond,
+			RequestTimeout: time.Minute, // a service is late because the machine is busy: it is not called twice
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{engine: e, handle: dtmapi.New(dtmapi.Config{Engine: e, Store: kept})}
+	w.engine, w.handle = e, dtmapi.New(dtmapi.Config{Engine: e, Store: kept})
 	w.server = httptest.NewServer(w)
 	t.Cleanup(func() {
 		w.server.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := e.Close(ctx); err != nil {
 			t.Error(err)
@@ -102,6 +107,9 @@ func (w *world) setIntercept(f func(w http.ResponseWriter, r *http.Request, next
 	defer w.mu.Unlock()
 	w.intercept = f
 }
+
+// later lets the time pass after which the server asks about what was not submitted.
+func (w *world) later() { w.ahead.Add(int64(time.Hour)) }
 
 // state is what the server says of a transaction.
 func (w *world) state(t testing.TB, gid string) client.State {

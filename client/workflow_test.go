@@ -34,7 +34,7 @@ func serveWorkflows(t *testing.T, w *world, byName map[string]client.WorkflowFun
 // closeAtEnd closes a registry before its server goes.
 func closeAtEnd(t *testing.T, ws *client.Workflows) {
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := ws.Close(ctx); err != nil {
 			t.Error(err)
@@ -128,10 +128,11 @@ func TestWorkflowIsResumed(t *testing.T) {
 			return nil, nil
 		})
 		ws := serveWorkflows(t, w, map[string]client.WorkflowFunc{"transfer": transfer(b, s)})
-		_, err := ws.Execute(t.Context(), "transfer", []byte("30"), client.GID("wf"), client.TimeoutToFail(time.Second))
+		_, err := ws.Execute(t.Context(), "transfer", []byte("30"), client.GID("wf"))
 		if !errors.Is(err, client.ErrUnknown) || w.state(t, "wf") != client.Prepared {
 			t.Fatalf("error is %v, state %s", err, w.state(t, "wf"))
 		}
+		w.later()
 		w.await(t, "wf", client.Succeeded)
 		if got := b.balance(t); got != 70 || calls.Load() != 2 {
 			t.Errorf("balance %d, %d calls of the service, want 70 and 2", got, calls.Load())

@@ -46,6 +46,7 @@ type world struct {
 	addr      string // the participant's
 	conn      *grpc.ClientConn
 	workflows *client.Workflows // resumed at the participant
+	ahead     atomic.Int64      // how far the engine's clock is ahead, in nanoseconds
 
 	mu     sync.Mutex
 	seen   []string
@@ -60,22 +61,22 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept := memory.New()
+	kept, w := memory.New(), new(world)
 	e, err := engine.Open(t.Context(), kept, engine.Config{
-		Caller: calls, PollEvery: 20 * time.Millisecond,
-		Limits: engine.Limits{RetryInterval: 30 * time.Millisecond, RetryIntervalMax: 200 * time.Millisecond},
+		Caller: calls, PollEvery: 20 * time.Millisecond, Now: func() time.Time { return time.Now().Add(time.Duration(w.ahead.Load())) },
+		Limits: engine.Limits{RetryInterval: 30 * time.Millisecond, RetryIntervalMax: 200 * time.Millisecond, RequestTimeout: time.Minute},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := errors.Join(e.Close(ctx), calls.Close()); err != nil {
 			t.Error(err)
 		}
 	})
-	w := &world{engine: e}
+	w.engine = e
 	server := grpc.NewServer()
 	grpcapi.Register(server, grpcapi.Config{Engine: e, Store: kept})
 	onServer := listen(t)
@@ -95,7 +96,7 @@ func newWorld(t *testing.T) *world {
 	w.addr = l.Addr().String()
 	w.workflows = c.Workflows(w.addr + grpcclient.ResumeMethod)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := w.workflows.Close(ctx); err != nil {
 			t.Error(err)
@@ -106,6 +107,9 @@ func newWorld(t *testing.T) *world {
 	w.conn = dial(t, w.addr)
 	return w
 }
+
+// later lets the time pass after which the server resumes a workflow.
+func (w *world) later() { w.ahead.Add(int64(time.Hour)) }
 
 func listen(t *testing.T) net.Listener {
 	t.Helper()
@@ -282,10 +286,11 @@ func TestWorkflowIsResumed(t *testing.T) {
 	if err := ws.Register("wf", f); err != nil {
 		t.Fatal(err)
 	}
-	_, err := ws.Execute(t.Context(), "wf", []byte("in"), client.GID("wf-1"), client.TimeoutToFail(time.Second))
+	_, err := ws.Execute(t.Context(), "wf", []byte("in"), client.GID("wf-1"))
 	if !errors.Is(err, client.ErrUnknown) {
 		t.Fatalf("error is %v", err)
 	}
+	w.later()
 	w.await(t, "wf-1", "succeed")
 	result, err := ws.Execute(t.Context(), "wf", []byte("in"), client.GID("wf-1"))
 	if err != nil || string(result) != "did action" {
@@ -317,10 +322,11 @@ func TestStepLongerThanTheRequest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = w.workflows.Execute(t.Context(), "slow", nil, client.GID("slow"), client.TimeoutToFail(time.Second), client.RequestTimeout(requestTimeout))
+	_, err = w.workflows.Execute(t.Context(), "slow", nil, client.GID("slow"), client.RequestTimeout(requestTimeout))
 	if err == nil {
 		t.Fatal("the first run succeeded")
 	}
+	w.later()
 	w.await(t, "slow", "succeed")
 	result, err := w.workflows.Execute(t.Context(), "slow", nil, client.GID("slow"))
 	if err != nil || string(result) != "\xff" || begun.Load() != 1 || runs.Load() != 2 {

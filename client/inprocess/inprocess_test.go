@@ -32,9 +32,11 @@ func TestNextEngineAsks(t *testing.T) {
 	}
 	outbox := client.Outbox{DB: db, Barrier: table}
 	kept, delivered := memory.New(), make(chan string, 10)
+	var later time.Duration // by the second engine's clock
 	open := func() (*client.Client, *engine.Engine) {
+		ahead := later
 		e, err := engine.Open(t.Context(), kept, engine.Config{
-			PollEvery: 10 * time.Millisecond, Limits: engine.Limits{TimeoutToFail: 50 * time.Millisecond, Lease: 100 * time.Millisecond},
+			PollEvery: 10 * time.Millisecond, Now: func() time.Time { return time.Now().Add(ahead) },
 			Funcs: map[string]engine.Func{
 				"committed": inprocess.QueryPrepared(outbox),
 				"deliver": func(_ context.Context, c engine.Call) error {
@@ -70,6 +72,7 @@ func TestNextEngineAsks(t *testing.T) {
 	if err := table.Run(t.Context(), db, step, func(context.Context, *sql.Tx) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
+	later = time.Hour
 	c, second := open()
 	defer func() {
 		if err := second.Close(context.Background()); err != nil {

@@ -54,7 +54,7 @@ func TestDoAndSubmit(t *testing.T) {
 	}
 	var delivered atomic.Int32
 	e, err := engine.Open(t.Context(), memory.New(), engine.Config{
-		Caller: calls, PollEvery: 20 * time.Millisecond, Limits: engine.Limits{TimeoutToFail: 50 * time.Millisecond},
+		Caller: calls, PollEvery: 20 * time.Millisecond, Limits: engine.Limits{RequestTimeout: time.Minute},
 		Funcs: map[string]engine.Func{"deliver": func(context.Context, engine.Call) error {
 			delivered.Add(1)
 			return nil
@@ -86,7 +86,7 @@ func TestDoAndSubmit(t *testing.T) {
 			t.Errorf("error is %v", err)
 		}
 	}
-	m := c.Message().Add("func://deliver", nil) // is announced, and its sender dies
+	m := c.Message(client.TimeoutToFail(time.Second)).Add("func://deliver", nil) // is announced, and its sender dies
 	if err := m.Prepare(t.Context(), query.URL); err != nil {
 		t.Fatal(err)
 	}

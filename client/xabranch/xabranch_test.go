@@ -50,7 +50,7 @@ func newServer(t testing.TB) (c *client.Client, address string) {
 	kept := memory.New()
 	e, err := engine.Open(t.Context(), kept, engine.Config{
 		Caller: calls, PollEvery: 20 * time.Millisecond,
-		Limits: engine.Limits{RetryInterval: 50 * time.Millisecond, RetryIntervalMax: 200 * time.Millisecond, RequestTimeout: 10 * time.Second},
+		Limits: engine.Limits{RetryInterval: 50 * time.Millisecond, RetryIntervalMax: 200 * time.Millisecond, RequestTimeout: time.Minute},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +60,7 @@ func newServer(t testing.TB) (c *client.Client, address string) {
 	t.Cleanup(func() {
 		server.Close()
 		transport.CloseIdleConnections()
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := errors.Join(e.Close(ctx), calls.Close()); err != nil {
 			t.Error(err)
@@ -438,7 +438,7 @@ func TestHeuristicRollback(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = db.Close() })
-		for deadline := time.Now().Add(5 * time.Second); ; {
+		for deadline := time.Now().Add(2 * time.Minute); ; {
 			if _, err = db.ExecContext(t.Context(), rollback); err == nil || time.Now().After(deadline) {
 				break
 			}

@@ -15,9 +15,10 @@ import (
 
 type brokenStore struct{ store.Store }
 
-func (brokenStore) NextDue(context.Context) (time.Time, error) {
-	return time.Time{}, fmt.Errorf("%w: disk I/O error", store.ErrBroken)
-}
+var errBroken = fmt.Errorf("%w: disk I/O error", store.ErrBroken)
+
+func (brokenStore) NextDue(context.Context) (time.Time, error) { return time.Time{}, errBroken }
+func (brokenStore) Ready(context.Context) error                { return errBroken }
 
 // A server whose store has failed for good says that it is of no use any more, so that it
 // is started anew, instead of refusing everything for ever.

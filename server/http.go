@@ -73,16 +73,16 @@ func always(r auth.Role) func(*http.Request) auth.Role {
 // healthz tells that the process lives.
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok") }
 
-// readyz tells whether requests are welcome: the store answers, and nobody has asked
-// the server to end.
+// readyz tells whether requests are welcome: the store takes changes, and nobody has
+// asked the server to end.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	if s.draining.Load() {
 		say(w, http.StatusServiceUnavailable, "draining")
 		return
 	}
 	if err := s.ready.ask(r.Context(), s.cfg.Store, s.cfg.Now); err != nil {
-		s.log.WarnContext(r.Context(), "not ready: the store does not answer", "err", err)
-		say(w, http.StatusServiceUnavailable, "the store does not answer")
+		s.log.WarnContext(r.Context(), "not ready: the store takes no changes", "err", err)
+		say(w, http.StatusServiceUnavailable, "the store takes no changes")
 		return
 	}
 	say(w, http.StatusOK, "ready")
@@ -93,7 +93,7 @@ const (
 	readyFor     = 250 * time.Millisecond
 )
 
-// readiness asks the store whether it answers, for everybody: anybody may ask, as often
+// readiness asks the store whether it takes changes, for everybody: anybody may ask, as often
 // as they like, and the store is asked a few times a second.
 type readiness struct {
 	mu    sync.Mutex // held while the store answers
@@ -109,7 +109,7 @@ func (y *readiness) ask(ctx context.Context, s store.Store, now func() time.Time
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readyTimeout) // the answer is for others too
 	defer cancel()
-	_, y.err = s.NextDue(ctx)
+	y.err = s.Ready(ctx)
 	y.asked = now()
 	return y.err
 }

@@ -195,9 +195,9 @@ func TestShutdownLosesNothing(t *testing.T) {
 // down is a store that does not answer.
 type down struct{ store.Store }
 
-func (down) NextDue(ctx context.Context) (time.Time, error) {
+func (down) Ready(ctx context.Context) error {
 	<-ctx.Done()
-	return time.Time{}, ctx.Err()
+	return ctx.Err()
 }
 
 func TestNotReadyWithoutTheStore(t *testing.T) {

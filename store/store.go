@@ -69,6 +69,13 @@ type Store interface {
 	// and says how many. It never removes others.
 	Purge(ctx context.Context, before time.Time, limit int) (int, error)
 
+	// Ready returns nil if changes can be made now, and otherwise why not: the store does
+	// not answer, its disk is full, its database only reads. It reads something; at first,
+	// and after a change that failed, until one is made, it also writes something that
+	// nobody sees. That costs as much as a small change does: ask a few times a second at
+	// the most. A change that needs more room than there is can fail all the same.
+	Ready(ctx context.Context) error
+
 	// Close ends the store when what is under way has ended. Calls fail with ErrClosed
 	// afterwards.
 	Close(ctx context.Context) error

@@ -125,6 +125,15 @@ func (s *Store) Claim(ctx context.Context, now time.Time, lease time.Duration, l
 	return due, nil
 }
 
+// Ready implements store.Store.
+func (s *Store) Ready(ctx context.Context) error {
+	unlock, err := s.lock(ctx)
+	if err == nil {
+		unlock()
+	}
+	return err
+}
+
 // NextDue implements store.Store.
 func (s *Store) NextDue(ctx context.Context) (next time.Time, err error) {
 	unlock, err := s.lock(ctx)

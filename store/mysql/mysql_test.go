@@ -180,3 +180,27 @@ func TestTooLarge(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The store of a server that only reads says so, and goes on when it takes changes again.
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	server := dbtest.SharedMariaDB(t, 3)
+	server.MustOwn(t)
+	dsn := server.NewDatabase(t)
+	admin := database(t, dsn)
+	exec := func(text string) {
+		if _, err := admin.ExecContext(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec("CREATE USER app@localhost") // root may write to a server that only reads
+	exec("CREATE USER app@127.0.0.1")
+	var name string
+	if err := admin.QueryRowContext(t.Context(), "SELECT DATABASE()").Scan(&name); err != nil {
+		t.Fatal(err)
+	}
+	exec("GRANT ALL ON " + name + ".* TO app@localhost")
+	exec("GRANT ALL ON " + name + ".* TO app@127.0.0.1")
+	s := open(t, database(t, strings.Replace(dsn, "root@", "app@", 1)), nil)
+	storetest.Unwritable(t, s, func() { exec("SET GLOBAL read_only = ON") }, func() { exec("SET GLOBAL read_only = OFF") })
+}

@@ -143,3 +143,30 @@ func TestServerFrozen(t *testing.T) {
 	server.MustOwn(t)
 	storetest.Frozen(t, open(t, database(t, server.NewDatabase(t)), nil), server)
 }
+
+// The store of a server that only reads says so, and recovers when another takes over.
+func TestReadOnly(t *testing.T) {
+	t.Parallel()
+	server := dbtest.SharedPostgres(t, 0)
+	db, admin := database(t, server.NewDatabase(t)), database(t, server.DSN("postgres"))
+	s := open(t, db, nil)
+	var name string
+	if err := db.QueryRowContext(t.Context(), "SELECT current_database()").Scan(&name); err != nil {
+		t.Fatal(err)
+	}
+	readOnly := func(is string) func() {
+		return func() {
+			for _, text := range []string{
+				"ALTER DATABASE " + name + " SET default_transaction_read_only = " + is,
+				"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '" + name + "'",
+			} {
+				if _, err := admin.ExecContext(t.Context(), text); err != nil {
+					t.Fatal(err)
+				}
+			}
+			db.SetMaxIdleConns(0) // which were ended
+			db.SetMaxIdleConns(16)
+		}
+	}
+	storetest.Unwritable(t, s, readOnly("on"), readOnly("off"))
+}

@@ -38,6 +38,7 @@ func Run(t *testing.T, open func(testing.TB) store.Store) {
 		"PurgeWhileWorking":      testPurgeWhileWorking,
 		"Topics":                 testTopics,
 		"Audit":                  testAudit,
+		"Ready":                  testReady,
 		"Close":                  testClose,
 		"CloseWaits":             testCloseWaits,
 		"SameAsTheMemory":        testModel,

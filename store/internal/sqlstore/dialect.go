@@ -42,6 +42,9 @@ type Dialect interface {
 	// broken reports whether the database cannot be trusted until it is opened anew.
 	broken(error) bool
 
+	// readOnly reports whether the server takes no changes from this connection.
+	readOnly(error) bool
+
 	// lookup locks the transactions that are there, in the order of their gids, and
 	// reports them. gids are sorted.
 	lookup(ctx context.Context, s *session, gids []string, found func(gid string, at place)) error

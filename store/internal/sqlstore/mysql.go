@@ -69,6 +69,8 @@ func (MySQL) again(err error) bool { return numberIn(err, 1213, 1205, 1020, 1062
 
 func (MySQL) broken(error) bool { return false }
 
+func (MySQL) readOnly(err error) bool { return numberIn(err, 1290, 1792, 1836) }
+
 func (MySQL) skipLocked() string { return " FOR UPDATE SKIP LOCKED" }
 
 func (MySQL) insertNew(into string) string { return "INSERT IGNORE INTO " + into }

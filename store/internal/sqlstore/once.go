@@ -51,6 +51,7 @@ func (w *writer) once(ops []*op) (b *batch, err error) {
 		return nil, nil
 	}
 	w.drop()
+	w.store.doubt(err)
 	return nil, &commitError{err}
 }
 

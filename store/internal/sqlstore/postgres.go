@@ -70,6 +70,8 @@ func (Postgres) again(err error) bool { return stateIn(err, "40P01", "40001", "2
 
 func (Postgres) broken(error) bool { return false }
 
+func (Postgres) readOnly(err error) bool { return stateIn(err, "25006") }
+
 func (Postgres) skipLocked() string { return " FOR UPDATE SKIP LOCKED" }
 
 func (Postgres) insertNew(into string) string {

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"slices"
 	"strings"
 )
 
@@ -9,7 +10,7 @@ import (
 func (Postgres) onceMax() int { return 32 }
 
 // refused: values that cannot be, constraints, a transaction that the server gave up,
-// and what it has no room for. Other errors may be of a server that ends, after it
+// what it has no room for, or the caller no right to, and a server that only reads. Other errors may be of a server that ends, after it
 // committed.
 func (Postgres) refused(err error) bool {
 	state := sqlState(err)
@@ -20,7 +21,7 @@ func (Postgres) refused(err error) bool {
 	case "22", "23", "40", "53", "54":
 		return true
 	}
-	return state == "55P03" // a lock that was not given in time
+	return slices.Contains([]string{"55P03", "25006", "42501"}, state) // the first: a lock that was not given in time
 }
 
 // The parts of the statement, which has those that its batch needs. The new rows are few,

@@ -23,6 +23,7 @@ type statements struct {
 	makeTopic, countTopic, dropTopic       string
 	subscribe, unsubscribe, unsubscribeAll string
 	record, entries                        string
+	probe, unprobe                         string
 }
 
 const selectTransaction = "SELECT t.seq, t.gid, t.owner, t.pattern, t.state, t.version, t.attempts, t.created, t.updated," +
@@ -51,6 +52,8 @@ func newStatements(d Dialect) statements {
 		unsubscribeAll: d.bind("DELETE FROM troth_subscriber WHERE topic = ?"),
 		record:         d.bind("INSERT INTO troth_audit (at, who, action, gid, reason) VALUES (?, ?, ?, ?, ?)"),
 		entries:        d.bind("SELECT id, at, who, action, gid, reason FROM troth_audit WHERE id < ? ORDER BY id DESC LIMIT ?"),
+		probe:          d.bind("INSERT INTO troth_addition (seq, part, content) VALUES (?, 0, ?)"),
+		unprobe:        d.bind("DELETE FROM troth_addition WHERE seq = ?"),
 	}
 }
 

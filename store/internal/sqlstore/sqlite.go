@@ -40,6 +40,8 @@ func (SQLite) again(err error) bool { return sqliteCode(err) == 19 } // SQLITE_C
 // is read again may be a copy in memory, so only a new process can find out.
 func (SQLite) broken(err error) bool { return sqliteCode(err) == 10 } // SQLITE_IOERR
 
+func (SQLite) readOnly(err error) bool { return sqliteCode(err) == 8 } // SQLITE_READONLY
+
 func (SQLite) skipLocked() string { return "" }
 
 func (SQLite) insertNew(into string) string { return "INSERT INTO " + into + " ON CONFLICT DO NOTHING" }

@@ -55,6 +55,7 @@ type Store struct {
 	end     context.CancelFunc
 
 	broken  atomic.Pointer[error] // what a writer ended with; nil: it has not
+	sure    atomic.Bool           // something was written since a transaction of the database failed, or it was opened
 	reading sync.WaitGroup
 	mu      sync.Mutex
 	closed  bool

@@ -35,6 +35,9 @@ func (w *writer) write(ops []*op) {
 	b, err := w.commit(ops)
 	if err == nil {
 		w.remember(b)
+		if slices.Contains(b.errs, nil) {
+			w.store.sure.Store(true)
+		}
 		w.last = flushed{took: time.Since(began), ended: time.Now(), callers: len(ops) + w.waiting()}
 		for i, o := range ops {
 			if o.err = b.errs[i]; o.err == nil {
@@ -174,7 +177,8 @@ func (w *writer) runCall(f func(ctx context.Context, s *session) error) error {
 // transact runs f in a transaction and commits it if f says so, else rolls back. It
 // tries again after a deadlock, and after a connection had gone before the COMMIT.
 // The error is a *commitError if the outcome is not known; otherwise nothing was done.
-func (w *writer) transact(f func(ctx context.Context, s *session) (commit bool, err error)) error {
+func (w *writer) transact(f func(ctx context.Context, s *session) (commit bool, err error)) (err error) {
+	defer func() { w.store.doubt(err) }()
 	for try := 1; ; try++ {
 		if w.failed != nil {
 			return w.failed
@@ -230,6 +234,9 @@ func (w *writer) tryOnce(ctx context.Context, f func(ctx context.Context, s *ses
 	if _, rollbackErr := s.execOnce(ctx, "ROLLBACK"); rollbackErr != nil {
 		w.drop()
 		return err != nil && !fresh, cmp.Or(err, rollbackErr)
+	}
+	if w.store.dialect.readOnly(err) { // another connection may lead to a server that has taken over
+		w.drop()
 	}
 	return err != nil && w.store.dialect.again(err), err
 }

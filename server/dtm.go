@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -34,8 +33,8 @@ func (s *Server) dtmMounts() []mount {
 }
 
 // registerDTM adds dtm's service to the gRPC port.
-func (s *Server) registerDTM(g *grpc.Server) {
-	grpcapi.Register(g, grpcapi.Config{Engine: s.cfg.Engine, Store: s.cfg.Store, Check: s.cfg.Check})
+func (s *Server) registerDTM(to registrar) {
+	grpcapi.Register(to, grpcapi.Config{Engine: s.cfg.Engine, Store: s.cfg.Store, Check: s.cfg.Check})
 }
 
 const dtmBase = "/api/dtmsvr/"
@@ -71,6 +70,8 @@ func makesHTTP(r *http.Request) bool {
 func roleGRPC(method string) auth.Role {
 	switch method[strings.LastIndexByte(method, '/')+1:] {
 	case "NewGid", "Submit", "Prepare", "Abort", "RegisterBranch", "PrepareWorkflow", "Query":
+		return auth.Client
+	case "Watch", "List": // of health: unlike Check they may stay, or tell more
 		return auth.Client
 	}
 	return auth.Admin // Subscribe, Unsubscribe, DeleteTopic

@@ -26,8 +26,8 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.MaxConcurrentStreams(s.limits.StreamsMax),
 		grpc.ConnectionTimeout(2 * s.limits.HeaderTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
-		grpc.UnaryInterceptor(s.unary),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: s.limits.IdleTimeout, Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.InTapHandle(severable),
 		grpc.StreamInterceptor(s.stream),
 	}
 	if s.certs != nil {
@@ -35,42 +35,33 @@ func (s *Server) newGRPC() *grpc.Server {
 	}
 	g := grpc.NewServer(options...)
 	s.health = health.NewServer()
-	grpc_health_v1.RegisterHealthServer(g, s.health)
-	s.registerDTM(g)
+	to := registrar{g, s}
+	grpc_health_v1.RegisterHealthServer(to, s.health)
+	s.registerDTM(to)
 	return g
 }
 
-// healthService is open to everybody, as /healthz is.
-const healthService = "/grpc.health.v1.Health/"
-
-// unary lets in whom the guard admits, counts, and outlives panics.
-func (s *Server) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (reply any, err error) {
+// stream lets in whom the guard admits, counts, bounds the time, and outlives panics. All
+// methods are streams, see registrar; those that were streams before end with the server.
+func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	start := s.cfg.Now()
+	ctx := ss.Context()
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.ErrorContext(ctx, "request panicked", "method", info.FullMethod, "err", p, "stack", string(debug.Stack()))
-			reply, err = nil, status.Error(codes.Internal, "internal error")
+			err = status.Error(codes.Internal, "internal error")
 		}
 		s.meter.GRPC(info.FullMethod, status.Code(err).String(), s.cfg.Now().Sub(start))
 	}()
 	ctx, leave, err := s.admitGRPC(ctx, info.FullMethod)
 	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	if err := s.auditGRPC(ctx, info.FullMethod, request); err != nil {
-		return nil, err
-	}
-	return next(ctx, request)
-}
-
-// stream does for streams what unary does. dtm's protocol has none.
-func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	ctx, leave, err := s.admitGRPC(ss.Context(), info.FullMethod)
-	if err != nil {
 		return err
 	}
 	defer leave()
+	defer severAfter(ctx, s.limits.AnswerTimeout)()
+	if info.IsClientStream || info.IsServerStream {
+		defer context.AfterFunc(s.streams, func() { sever(ctx) })()
+	}
 	return next(srv, &callerStream{ss, ctx})
 }
 
@@ -82,9 +73,17 @@ type callerStream struct {
 // Context implements grpc.ServerStream.
 func (c *callerStream) Context() context.Context { return c.ctx }
 
+// healthCheck is open to everybody, as /healthz is.
+const healthCheck = "/grpc.health.v1.Health/Check"
+
 func (s *Server) admitGRPC(ctx context.Context, method string) (context.Context, func(), error) {
-	if len(method) > len(healthService) && method[:len(healthService)] == healthService {
-		return ctx, func() {}, nil
+	if method == healthCheck {
+		leave, ok := s.guard.places.takeStranger()
+		if !ok {
+			s.meter.Refused(metrics.TooBusy)
+			return ctx, nil, status.Error(codes.Unavailable, errBusy.message)
+		}
+		return ctx, leave, nil
 	}
 	v := visitor{needs: roleGRPC(method), makes: makesGRPC(method)}
 	if p, ok := peer.FromContext(ctx); ok {

@@ -34,7 +34,7 @@ func newGuard(cfg Config, open bool) *guard {
 	g := &guard{
 		open: open, tokens: cfg.Tokens, rates: newRates(cfg.Limits, cfg.Now), places: newPlaces(cfg.Limits.RequestsMax),
 		logins: newLogins(cfg.Store, cfg.Logger, cfg.Now),
-		meter: cfg.Meter, log: cfg.Logger, complaints: rate.NewLimiter(1, 10),
+		meter:  cfg.Meter, log: cfg.Logger, complaints: rate.NewLimiter(1, 10),
 		quota: &quota{store: cfg.Store, openMax: cfg.Limits.OpenMax, now: cfg.Now, each: make(map[string]*owned)},
 	}
 	if g.tokens == nil && !open {

@@ -100,6 +100,9 @@ type Server struct {
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 
+	streams    context.Context //nolint:containedctx // the life of gRPC's streams that do not end by themselves
+	endStreams context.CancelFunc
+
 	mu        sync.Mutex // guards what follows
 	listeners []net.Listener
 	shutdown  *shutdown // nil: not asked for yet
@@ -140,6 +143,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.guard = newGuard(cfg, open)
 	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.streams, s.endStreams = context.WithCancel(s.ctx)
 	s.http = s.newHTTP()
 	s.grpc = s.newGRPC()
 	return s, nil
@@ -223,7 +227,8 @@ type shutdown struct {
 // Shutdown ends the server, in this order:
 //
 //  1. /readyz answers 503 from now on; for DrainDelay nothing else changes.
-//  2. Nobody is let in any more, and idle connections are closed.
+//  2. Nobody is let in any more, and idle connections are closed; so are gRPC's streams
+//     that have no end, such as those that watch its health.
 //  3. Requests that are under way are answered, also those that wait for a result.
 //     When ctx ends they are cut off.
 //  4. The engine stops: calls of participants that are under way are given up, and
@@ -270,6 +275,7 @@ const closeTimeout = 30 * time.Second
 
 // refuse closes the listeners and waits for the requests under way.
 func (s *Server) refuse(ctx context.Context) error {
+	s.endStreams()
 	graceful := make(chan struct{})
 	s.wg.Go(func() { s.grpc.GracefulStop(); close(graceful) })
 	err := s.http.Shutdown(ctx)

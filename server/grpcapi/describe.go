@@ -74,7 +74,7 @@ var dtmNames = map[string]string{
 
 // registerReflection lets tools such as grpcurl ask for the service as dtm has it. Other
 // services of the server are looked up where they are linked.
-func registerReflection(to *grpc.Server) {
+func registerReflection(to reflection.GRPCServer) {
 	options := reflection.ServerOptions{Services: to, DescriptorResolver: resolver{dtmFiles()}}
 	reflectionpb.RegisterServerReflectionServer(to, reflection.NewServerV1(options))
 	reflectionalphapb.RegisterServerReflectionServer(to, reflection.NewServer(options))

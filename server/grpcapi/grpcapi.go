@@ -9,8 +9,8 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -39,7 +39,7 @@ type Config struct {
 // FailedPrecondition means that there is no result yet. Others say what is wrong with a
 // request (InvalidArgument, NotFound, AlreadyExists), or that it may have been carried out
 // and may be repeated (Unavailable, Canceled, DeadlineExceeded, Unknown).
-func Register(to *grpc.Server, cfg Config) {
+func Register(to reflection.GRPCServer, cfg Config) {
 	s := &service{cfg}
 	to.RegisterService(s.description(), s)
 	registerReflection(to)

@@ -1,15 +1,14 @@
 package examples_test
 
 import (
-	"context"
 	"encoding/json"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/troth-tx/troth/internal/dbserver"
 	"github.com/troth-tx/troth/internal/dbtest"
 )
 
@@ -27,7 +26,8 @@ var serviceTests = map[string]func(t *testing.T, run runner){
 func startServer(t *testing.T, bin string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "troth"), "serve", "-o", "json",
-		"--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--store", t.TempDir(), "--accept-unsafe", "tmpfs", "--accept-unsafe", "network-disk")
+		"--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--store", t.TempDir(), "--accept-unsafe", "tmpfs", "--accept-unsafe", "network-disk",
+		"--request-timeout", "1m") // a busy machine is late
 	cmd.Dir, cmd.Env, cmd.Stderr = t.TempDir(), []string{"HOME=" + t.TempDir()}, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	out, err := cmd.StdoutPipe()
@@ -190,10 +190,9 @@ func requireHint(t *testing.T, out string, err error) {
 // freeAddress is where a program can listen, and again after it has died.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	address, err := dbserver.HoldAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return address
 }

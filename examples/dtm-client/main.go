@@ -84,7 +84,7 @@ func (p *program) saga() error {
 func (p *program) message() error {
 	for _, dies := range []bool{false, true} {
 		m := dtmcli.NewMsg(p.server, dtmcli.MustGenGid(p.server)).Add(p.url+"/action", transfer{"bob", 20})
-		m.WaitResult, m.TimeoutToFail = true, 1
+		m.WaitResult, m.TimeoutToFail = true, 3
 		if err := m.Prepare(p.url + "/query"); err != nil {
 			return err
 		}
@@ -126,7 +126,7 @@ func (p *program) tcc() error {
 // tell waits for the end of a transaction and tells of it. What the client was told is
 // no failure of this program.
 func (p *program) tell(story, gid string, told error) error {
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		var answer struct {
 			Transaction struct {
 				Status string `json:"status"`

@@ -95,7 +95,7 @@ func run(ctx context.Context, dir, order string, kill bool) error {
 func place(ctx context.Context, c *client.Client, shop client.Outbox, item string) error {
 	// The engine asks about a message that is not submitted, after 35 s if we do not say
 	// otherwise.
-	m := c.Message(client.TimeoutToFail(time.Second)).Add("func://send", item)
+	m := c.Message(client.TimeoutToFail(3*time.Second)).Add("func://send", item)
 	return m.DoAndSubmit(ctx, shop, "func://ordered", func(ctx context.Context, tx *sql.Tx) error {
 		_, err := tx.ExecContext(ctx, "INSERT INTO orders (gid, item) VALUES (?, ?)", m.GID(), item)
 		return err
@@ -125,7 +125,7 @@ func awaitLast(ctx context.Context, c *client.Client, shop *sql.DB) error {
 	if err := shop.QueryRowContext(ctx, "SELECT max(gid) FROM orders").Scan(&gid); err != nil || !gid.Valid {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	return c.Await(ctx, gid.String)
 }

@@ -82,7 +82,7 @@ func (p *program) run(ctx context.Context, amount int64, serveOnly bool) error {
 		return err
 	}
 	if gid.Valid {
-		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 		defer cancel()
 		if err := p.client.Await(ctx, gid.String); err != nil {
 			return fmt.Errorf("the last transfer: %w", err)
@@ -97,7 +97,7 @@ func (p *program) run(ctx context.Context, amount int64, serveOnly bool) error {
 func (p *program) transfer(ctx context.Context, amount int64) error {
 	// The server asks about a message that is not submitted, after 35 s if we do not say
 	// otherwise; and it asks, or delivers, again 10 s after it found nobody.
-	m := p.client.Message(client.Wait(), client.TimeoutToFail(time.Second), client.RetryInterval(time.Second)).
+	m := p.client.Message(client.Wait(), client.TimeoutToFail(3*time.Second), client.RetryInterval(time.Second)).
 		Add(p.address+"/porthos/deposit", amount)
 	return m.DoAndSubmit(ctx, p.athos, p.address+"/athos/committed", func(ctx context.Context, tx *sql.Tx) error {
 		result, err := tx.ExecContext(ctx, "UPDATE account SET balance = balance - ? WHERE holder = 'Alice' AND balance >= ?", amount, amount)

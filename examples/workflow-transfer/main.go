@@ -101,7 +101,7 @@ func run(ctx context.Context, server string) (err error) {
 			return err
 		}
 		gid := client.NewGID()
-		result, err := workflows.Execute(ctx, "transfer", input, client.GID(gid), client.TimeoutToFail(time.Second), client.RetryInterval(time.Second))
+		result, err := workflows.Execute(ctx, "transfer", input, client.GID(gid), client.TimeoutToFail(3*time.Second), client.RetryInterval(time.Second))
 		switch {
 		case err == nil:
 			fmt.Printf("  done: %s\n", result)

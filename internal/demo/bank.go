@@ -155,7 +155,7 @@ func (b *bank) transfer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	b.reaper.beforeSubmit = t.Death == deathBeforeSubmit
-	m := b.client.Message(client.Wait(), client.TimeoutToFail(time.Second), client.RetryInterval(time.Second)).
+	m := b.client.Message(client.Wait(), client.TimeoutToFail(3*time.Second), client.RetryInterval(time.Second)).
 		Add(t.To+"/pay-in", entry{t.Payee, t.Amount})
 	err := m.DoAndSubmit(r.Context(), b.outbox, b.address+"/committed", func(ctx context.Context, tx *sql.Tx) error {
 		err := b.change(ctx, tx, "UPDATE account SET balance = balance - ? WHERE holder = ?", entry{t.Holder, t.Amount})

@@ -201,7 +201,7 @@ func die() {
 
 // recoverTimeout bounds a recovery. MariaDB needs a moment to notice that the
 // session which prepared a branch is gone.
-const recoverTimeout = 20 * time.Second
+const recoverTimeout = time.Minute
 
 // childRecover ends all that is in doubt. It does not wait the usual grace time:
 // here the program that left it is known to be dead.

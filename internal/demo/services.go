@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/troth-tx/troth/barrier"
 	"github.com/troth-tx/troth/client"
+	"github.com/troth-tx/troth/internal/dbserver"
 )
 
 // ServicesConfig says how to show the demonstration of the server.
@@ -150,12 +150,11 @@ func (s *services) newBank(p *place) (*program, error) {
 
 // newProgram finds an address for a program.
 func newProgram(name string, command func(ctx context.Context) *exec.Cmd) (*program, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := dbserver.HoldAddress()
 	if err != nil {
 		return nil, err
 	}
-	address := "http://" + listener.Addr().String()
-	return &program{name: name, address: address, command: command}, listener.Close()
+	return &program{name: name, address: "http://" + address, command: command}, nil
 }
 
 // run starts a program and waits until it answers.
@@ -265,7 +264,7 @@ func (s *services) killAthos(ctx context.Context, at death) error {
 // await waits until the balances are as they must become, shows them, and checks that
 // they stay.
 func (s *services) await(ctx context.Context, label string, want balances) error {
-	const patience, stays = 30 * time.Second, 300 * time.Millisecond
+	const patience, stays = 2 * time.Minute, 300 * time.Millisecond
 	for begun := time.Now(); time.Since(begun) < patience; time.Sleep(20 * time.Millisecond) {
 		if got, err := s.world.read(ctx, want); err != nil || verify(label, want, got) == nil {
 			break

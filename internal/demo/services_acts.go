@@ -99,7 +99,7 @@ func (s *services) killedBeforeCommit(ctx context.Context) error {
 
 // over waits until the newest message has ended, as it must.
 func (s *services) over(ctx context.Context, want client.State) error {
-	const patience = 30 * time.Second
+	const patience = 2 * time.Minute
 	var found error
 	for begun := time.Now(); time.Since(begun) < patience; time.Sleep(50 * time.Millisecond) {
 		var gid string

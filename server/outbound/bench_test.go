@@ -2,7 +2,6 @@ package outbound_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -15,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/troth-tx/troth/engine"
 	"github.com/troth-tx/troth/server/outbound"
 )
@@ -26,7 +27,7 @@ const childEnv = "TROTH_OUTBOUND_PARTICIPANT"
 func TestMain(m *testing.M) {
 	switch os.Getenv(childEnv) {
 	case "":
-		os.Exit(m.Run())
+		goleak.VerifyTestMain(m)
 	case "http":
 		serveNothing()
 	}
@@ -119,7 +120,7 @@ func benchmark(b *testing.B, clients int, call func() error) {
 func BenchmarkHTTP(b *testing.B) {
 	url := "http://" + startChild(b, "http") + "/pay"
 	for _, clients := range []int{2, 64} {
-		b.Run(fmt.Sprintf("troth/%d", clients), func(b *testing.B) {
+		b.Run(fmt.Sprint(clients), func(b *testing.B) {
 			c := newCaller(b, outbound.Config{})
 			call := actionCall(url)
 			benchmark(b, clients, func() error {
@@ -127,28 +128,6 @@ func BenchmarkHTTP(b *testing.B) {
 					return fmt.Errorf("%d %s", a, text)
 				}
 				return nil
-			})
-		})
-		b.Run(fmt.Sprintf("default/%d", clients), func(b *testing.B) {
-			client := &http.Client{Transport: http.DefaultTransport.(*http.Transport).Clone()}
-			defer client.CloseIdleConnections()
-			full := url + "?branch_id=01&gid=g1&op=action&trans_type=saga"
-			body := []byte(`{"amount":30}`)
-			benchmark(b, clients, func() error {
-				ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-				defer cancel()
-				r, err := http.NewRequestWithContext(ctx, http.MethodPost, full, bytes.NewReader(body))
-				if err != nil {
-					return err
-				}
-				r.Header.Set("Content-Type", "application/json")
-				response, err := client.Do(r)
-				if err != nil {
-					return err
-				}
-				_, err = io.ReadAll(response.Body)
-				_ = response.Body.Close()
-				return err
 			})
 		})
 	}

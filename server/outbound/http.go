@@ -5,22 +5,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/net/http/httpguts"
 
 	"github.com/troth-tx/troth/engine"
 	"github.com/troth-tx/troth/internal/callsign"
 	"github.com/troth-tx/troth/store"
 )
-
-const answerHeadersMax = 64 << 10 // bytes
 
 // callHTTP calls over HTTP. The parameters follow those that the URL has.
 func (c *Caller) callHTTP(ctx context.Context, t *target, call *engine.Call) (engine.Answer, string) {
@@ -28,7 +23,7 @@ func (c *Caller) callHTTP(ctx context.Context, t *target, call *engine.Call) (en
 	if len(call.Payload) > 0 || call.Pattern == store.XA || call.Op == store.Resume {
 		method = http.MethodPost
 	}
-	a, text, _ := c.exchange(ctx, t, t.path+"?"+queryOf(t.query, call), method, call.Payload, call)
+	a, text, _ := c.exchange(ctx, t, queryOf(t.url.RawQuery, call), method, call.Payload, call)
 	return a, text
 }
 
@@ -46,30 +41,36 @@ func queryOf(own string, call *engine.Call) string {
 
 // exchange sends one request and reads the answer. reply is the body of an answer that
 // means success.
-func (c *Caller) exchange(ctx context.Context, t *target, uri, method string, body []byte, call *engine.Call) (a engine.Answer, text string, reply []byte) {
-	request := buffers.Get().(*bytes.Buffer)
-	defer recycle(request)
-	if err := c.write(request, t, uri, method, body, call); err != nil {
+func (c *Caller) exchange(ctx context.Context, t *target, query, method string, body []byte, call *engine.Call) (a engine.Answer, text string, reply []byte) {
+	request, err := c.request(ctx, t, query, method, body, call)
+	if err != nil {
 		return engine.Unknown, readable(err.Error()), nil
+	}
+	response, err := c.http.RoundTrip(request)
+	if err != nil {
+		return engine.Unknown, readable(unwrapped(ctx, err).Error()), nil
+	}
+	defer func() { _ = response.Body.Close() }() // what is unread goes with the connection
+	status := response.StatusCode
+	if status == http.StatusSwitchingProtocols { // its body would be the connection
+		return engine.Unknown, "HTTP 101: nobody has asked for another protocol", nil
 	}
 	buffer := buffers.Get().(*bytes.Buffer)
 	defer recycle(buffer)
-	said, err := c.http.do(ctx, t.origin, request.Bytes(), buffer, c.cfg.AnswerMax)
-	if err != nil {
-		text = unwrapped(ctx, err).Error()
-		if said.status != 0 {
-			text = fmt.Sprintf("HTTP %d: after %d bytes: %s", said.status, len(said.body), text)
-		}
-		return engine.Unknown, readable(text), nil
+	limit := c.cfg.AnswerMax
+	if _, err := buffer.ReadFrom(io.LimitReader(response.Body, int64(limit)+1)); err != nil {
+		return engine.Unknown, readable(fmt.Sprintf("HTTP %d: after %d bytes: %v", status, buffer.Len(), unwrapped(ctx, err))), nil
 	}
-	a = c.answerOf(said.status, said.body)
-	switch {
-	case said.more && a == engine.Success:
-		return engine.Unknown, fmt.Sprintf("HTTP 200, but the answer has more than %d bytes", c.cfg.AnswerMax), nil
+	said := buffer.Bytes()
+	more := len(said) > limit
+	said = said[:min(len(said), limit)]
+	switch a = c.answerOf(status, said); {
 	case a != engine.Success:
-		return a, textOf(said.status, said.body), nil
+		return a, textOf(status, said), nil
+	case more:
+		return engine.Unknown, fmt.Sprintf("HTTP 200, but the answer has more than %d bytes", limit), nil
 	}
-	return a, "", bytes.Clone(said.body)
+	return a, "", bytes.Clone(said)
 }
 
 // unwrapped prefers the reason why a call was given up.
@@ -94,79 +95,24 @@ func recycle(b *bytes.Buffer) {
 	}
 }
 
-const plainHeader = "\r\nUser-Agent: troth\r\nAccept: application/json"
-
-// write writes a request as it goes over the wire.
-func (c *Caller) write(b *bytes.Buffer, t *target, uri, method string, body []byte, call *engine.Call) error {
-	if err := CheckHeaders(call.Headers); err != nil {
-		return err
+// request makes a request of a call.
+func (c *Caller) request(ctx context.Context, t *target, query, method string, body []byte, call *engine.Call) (*http.Request, error) {
+	header, err := headerOf(t, call)
+	if err != nil {
+		return nil, err
 	}
-	for _, s := range [...]string{method, " ", uri, " HTTP/1.1\r\nHost: ", t.hostPort, plainHeader} {
-		b.WriteString(s)
-	}
-	contentType := "application/json"
-	for name, value := range call.Headers {
-		switch name = http.CanonicalHeaderKey(name); {
-		case name == "Content-Type":
-			contentType = value
-		case !ours[name]:
-			header(b, name, value)
-		}
-	}
-	header(b, "Content-Type", contentType)
-	if _, own := call.Headers["Authorization"]; t.authorization != "" && !own {
-		header(b, "Authorization", t.authorization)
-	}
+	u := *t.url
+	u.RawQuery = query
 	if len(c.cfg.SigningKey) > 0 {
-		header(b, callsign.Header, callsign.Sign(c.cfg.SigningKey, callsign.Call{
-			GID: call.GID, Branch: call.Branch, Op: opOf(call), Method: method, Target: uri, Body: body,
-		}, time.Now()))
+		header[callsign.Header] = []string{callsign.Sign(c.cfg.SigningKey, callsign.Call{
+			GID: call.GID, Branch: call.Branch, Op: opOf(call), Method: method, Target: u.RequestURI(), Body: body,
+		}, time.Now())}
 	}
-	if len(body) > 0 || method == http.MethodPost {
-		header(b, "Content-Length", strconv.Itoa(len(body)))
+	r := (&http.Request{Method: method, URL: &u, Header: header}).WithContext(ctx)
+	if len(body) > 0 {
+		r.ContentLength = int64(len(body))
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		r.Body, _ = r.GetBody()
 	}
-	b.WriteString("\r\n\r\n")
-	b.Write(body)
-	return nil
-}
-
-func header(b *bytes.Buffer, name, value string) {
-	for _, s := range [...]string{"\r\n", name, ": ", value} {
-		b.WriteString(s)
-	}
-}
-
-// ours are headers that no caller sets: they say where a request goes, where it ends, or
-// who sent it.
-var ours = map[string]bool{
-	"Host": true, "Connection": true, "Content-Length": true, "Transfer-Encoding": true, "Trailer": true, "Te": true,
-	"Upgrade": true, "Expect": true, "Keep-Alive": true, "Proxy-Connection": true, "Proxy-Authorization": true,
-	"Accept-Encoding": true, "User-Agent": true, "Accept": true, callsign.Header: true,
-}
-
-// Limits of branch_headers.
-const (
-	headersMax      = 64
-	headersBytesMax = 16 << 10
-)
-
-// CheckHeaders reports why headers for branches would be refused; nil if they would not.
-func CheckHeaders(headers map[string]string) error {
-	if len(headers) > headersMax {
-		return fmt.Errorf("branch_headers: %d headers, the limit is %d", len(headers), headersMax)
-	}
-	size := 0
-	for name, value := range headers {
-		size += len(name) + len(value)
-		if !httpguts.ValidHeaderFieldName(name) {
-			return fmt.Errorf("branch_headers: %q is no name of a header", cut(name, 100))
-		}
-		if !httpguts.ValidHeaderFieldValue(value) || strings.ContainsAny(value, "\r\n") {
-			return fmt.Errorf("branch_headers: the value of %q has characters that no header may have", cut(name, 100))
-		}
-	}
-	if size > headersBytesMax {
-		return fmt.Errorf("branch_headers: %d bytes, the limit is %d", size, headersBytesMax)
-	}
-	return nil
+	return r, nil
 }

@@ -44,7 +44,7 @@ func (c *Caller) callJSONRPC(ctx context.Context, t *target, call *engine.Call) 
 	if err != nil {
 		return engine.Unknown, readable(err.Error())
 	}
-	a, text, reply := c.exchange(ctx, t, t.uri(), http.MethodPost, body, call)
+	a, text, reply := c.exchange(ctx, t, t.url.RawQuery, http.MethodPost, body, call)
 	if a != engine.Success {
 		return a, text
 	}

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"time"
 
 	"github.com/troth-tx/troth/engine"
@@ -56,7 +57,7 @@ type Config struct {
 
 	// TLS is for https:// and grpcs:// participants: RootCAs, GetClientCertificate and so
 	// on. Nil takes the system's authorities. TLS 1.2 is the least, and participants are
-	// always verified.
+	// always verified, by the name in their URL: ServerName and NextProtos are ignored.
 	TLS *tls.Config
 
 	// Resolver looks names up. Nil stands for net.DefaultResolver.
@@ -79,7 +80,7 @@ type Caller struct {
 	cfg     Config
 	policy  *policy
 	targets targets
-	http    *http1
+	http    *http.Transport
 	grpc    *connections
 }
 
@@ -107,11 +108,11 @@ func New(cfg Config) (*Caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second, Resolver: cfg.Resolver, Control: p.control}
+	dialer := &net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second, Resolver: cfg.Resolver, Control: p.control}
 	return &Caller{
 		cfg: cfg, policy: p,
 		targets: targets{policy: p},
-		http:    &http1{dialer: dialer, tls: cfg.TLS, idlePerHost: cfg.IdleConnsPerHost, idleMax: cfg.ConnsMax},
+		http:    newTransport(dialer, &cfg),
 		grpc:    newConnections(dialer, &cfg),
 	}, nil
 }
@@ -125,13 +126,14 @@ func checkedTLS(cfg *tls.Config) (*tls.Config, error) {
 	}
 	cfg = cfg.Clone()
 	cfg.MinVersion = max(cfg.MinVersion, tls.VersionTLS12)
+	cfg.ServerName, cfg.NextProtos = "", nil // each call says whom it wants
 	return cfg, nil
 }
 
 // Close closes the connections that are idle, and those to gRPC participants. Calls
-// that are under way over gRPC fail.
+// that are under way over gRPC fail. Nothing may be called afterwards.
 func (c *Caller) Close() error {
-	c.http.close()
+	c.http.CloseIdleConnections()
 	return c.grpc.close()
 }
 
@@ -146,7 +148,8 @@ func (c *Caller) Check(url string) error {
 	return err
 }
 
-// Call makes one call, and takes no longer than call.Timeout.
+// Call makes one call, and takes no longer than call.Timeout if that is not 0. What
+// call.Payload holds must never change: after an early answer it may still be read.
 //
 // A branch without a URL succeeds: there is nothing to do. A question without one stays
 // open, as nobody answered it.

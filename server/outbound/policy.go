@@ -153,7 +153,7 @@ func (p *policy) control(_, address string, _ syscall.RawConn) error {
 	if err != nil {
 		return err
 	}
-	return p.checkAddr(to.Addr().Unmap(), to.Port())
+	return p.checkAddr(to.Addr().WithZone("").Unmap(), to.Port()) // no prefix contains an address with a zone
 }
 
 // checkAddr refuses reserved addresses, unless they are listed as narrowly as they are

@@ -109,6 +109,8 @@ func TestTLS(t *testing.T) {
 	asIs := func(*tls.Config) {}
 	anonymous := ca.client("troth")
 	anonymous.Certificates = nil
+	misled := ca.client("troth")
+	misled.ServerName = "elsewhere.test" // whoever configures it must not make one name pass for all
 	for name, test := range map[string]struct {
 		url  string
 		tls  *tls.Config
@@ -121,6 +123,9 @@ func TestTLS(t *testing.T) {
 		"wrong name": {serve(func(c *tls.Config) {
 			c.Certificates = []tls.Certificate{ca.leaf("elsewhere.test", time.Now().Add(time.Hour))}
 		}), ca.client("troth"), engine.Unknown},
+		"wrong name, configured": {serve(func(c *tls.Config) {
+			c.Certificates = []tls.Certificate{ca.leaf("elsewhere.test", time.Now().Add(time.Hour))}
+		}), misled, engine.Unknown},
 		"expired": {serve(func(c *tls.Config) {
 			c.Certificates = []tls.Certificate{ca.leaf("127.0.0.1", time.Now().Add(-time.Hour))}
 		}), ca.client("troth"), engine.Unknown},

@@ -13,19 +13,18 @@ import (
 
 // A target is a participant's address, parsed and allowed.
 type target struct {
-	grpc     bool
-	tls      bool   // of grpc
-	hostPort string // as it is written; in HTTP without a port if it has none
+	grpc bool
 
 	// Of HTTP.
-	origin        origin
-	path, query   string
-	authorization string // of user and password in the URL
-	jsonRPC       bool   // what dtm takes for JSON-RPC where that is the protocol
+	url           *url.URL // without user, password and fragment
+	authorization string   // of user and password in the URL
+	jsonRPC       bool     // what dtm takes for JSON-RPC where that is the protocol
 	rpcMethod     string
 
 	// Of gRPC.
-	method string // "/package.Service/Method"
+	tls      bool
+	hostPort string
+	method   string // "/package.Service/Method"
 }
 
 const (
@@ -120,29 +119,17 @@ func parseHTTP(text string, p *policy) (*target, error) {
 		return nil, err
 	}
 	t := &target{
-		hostPort: h.withPort(u.Port()), origin: origin{hostPort: h.withPort(strconv.Itoa(int(h.port)))},
-		path: u.EscapedPath(), query: strings.ReplaceAll(u.RawQuery, " ", "%20"),
+		url: &url.URL{
+			Scheme: u.Scheme, Host: h.withPort(u.Port()), Path: u.Path, RawPath: u.RawPath,
+			RawQuery: strings.ReplaceAll(u.RawQuery, " ", "%20"),
+		},
 		jsonRPC: strings.Contains(text, "method"), rpcMethod: u.Query().Get("method"),
-	}
-	if t.path == "" {
-		t.path = "/"
-	}
-	if u.Scheme == "https" {
-		t.origin.name = h.String()
 	}
 	if u.User != nil {
 		password, _ := u.User.Password()
 		t.authorization = "Basic " + base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password))
 	}
 	return t, nil
-}
-
-// uri is what a request without further parameters asks for.
-func (t *target) uri() string {
-	if t.query == "" {
-		return t.path
-	}
-	return t.path + "?" + t.query
 }
 
 // parseGRPC parses host:port/package.Service/Method.

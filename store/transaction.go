@@ -1,7 +1,6 @@
 package store
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -159,7 +158,6 @@ type Options struct {
 	Orders         map[int][]int     // what the action of a step waits for, of a concurrent saga; steps count from 0
 	Delay          time.Duration     // of a message
 	Headers        map[string]string // sent with every call of a branch
-	Extra          json.RawMessage   // as the caller sent it, to be shown again
 }
 
 // A Branch is one operation of one participant.

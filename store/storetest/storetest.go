@@ -154,9 +154,6 @@ func rounded(t *store.Transaction) *store.Transaction {
 	if len(c.Options.Orders) == 0 {
 		c.Options.Orders = nil
 	}
-	if len(c.Options.Extra) == 0 {
-		c.Options.Extra = nil
-	}
 	return c
 }
 

@@ -2,7 +2,6 @@ package storetest
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"math/rand/v2"
 	"strings"
@@ -38,7 +37,7 @@ func full(gid string) *store.Transaction {
 	x.Options = store.Options{
 		Wait: true, TimeoutToFail: time.Hour, RetryInterval: 3 * time.Second, RequestTimeout: 7 * time.Millisecond,
 		RetryLimit: 3, Concurrent: true, Orders: map[int][]int{1: {0}, 2: {0, 1}, 0: {}}, Delay: 5 * time.Second,
-		Headers: map[string]string{"Authorization": "Bearer x", "x": ""}, Extra: json.RawMessage(`{"a": [1, 2]}`),
+		Headers: map[string]string{"Authorization": "Bearer x", "x": ""},
 	}
 	x.Reason, x.Result = "because", "the result"
 	x.Leased, x.Attempts = true, 7

@@ -111,7 +111,7 @@ func progressSize(t *store.Transaction) int {
 }
 
 func definitionSize(t *store.Transaction) int {
-	n := 64 + len(t.Protocol) + len(t.QueryPrepared) + len(t.Data) + len(t.Options.Extra)
+	n := 64 + len(t.Protocol) + len(t.QueryPrepared) + len(t.Data)
 	for i := range t.Branches {
 		b := &t.Branches[i]
 		n += 16 + len(b.ID) + len(b.URL) + len(b.Payload)

@@ -17,14 +17,13 @@ import (
 // written again at every change. Numbers are varints of package encoding/binary,
 // unsigned ones but for "signed"; a text is its length in bytes and the bytes.
 //
-//	definition  version u8 = 1
+//	definition  version u8 = 2
 //	            protocol, query-prepared, data: texts
-//	            flags u8: 1 wait, 2 concurrent, 4 what follows up to extra is there
+//	            flags u8: 1 wait, 2 concurrent, 4 what follows up to headers is there
 //	            timeout-to-fail, retry-interval, request-timeout, delay: signed, ns
 //	            retry-limit: signed
 //	            orders: count, then of each: step signed, count, steps signed
 //	            headers: count, then of each: name, value
-//	            extra: text
 //	            branches, up to the end: id text, op u8, url text, payload text
 //
 //	progress    version u8 = 1
@@ -36,8 +35,12 @@ import (
 //
 // A definition that is longer than firstMax is cut anywhere; it ends where the branches
 // that progress counts are complete. Empty and nil mean the same: they come back as nil.
-// A reader refuses other versions. Numbers on disk are never used anew.
-const codecVersion = 1
+// A definition of version 1 has a text behind the headers, which is passed over. A reader
+// refuses versions that it does not know. Numbers on disk are never used anew.
+const (
+	definitionVersion = 2
+	progressVersion   = 1
+)
 
 const (
 	flagWait = 1 << iota
@@ -61,7 +64,7 @@ func appendText[T ~string | ~[]byte](b []byte, s T) []byte {
 
 // appendDefinition appends the definition of a transaction with all of its branches.
 func appendDefinition(b []byte, t *store.Transaction) []byte {
-	b = append(b, codecVersion)
+	b = append(b, definitionVersion)
 	b = appendText(b, t.Protocol)
 	b = appendText(b, t.QueryPrepared)
 	b = appendText(b, t.Data)
@@ -78,7 +81,7 @@ func appendOptions(b []byte, o *store.Options) []byte {
 		flags |= flagConcurrent
 	}
 	if o.TimeoutToFail != 0 || o.RetryInterval != 0 || o.RequestTimeout != 0 || o.Delay != 0 || o.RetryLimit != 0 ||
-		len(o.Orders) > 0 || len(o.Headers) > 0 || len(o.Extra) > 0 {
+		len(o.Orders) > 0 || len(o.Headers) > 0 {
 		flags |= flagOptions
 	}
 	b = append(b, flags)
@@ -102,7 +105,7 @@ func appendOptions(b []byte, o *store.Options) []byte {
 		b = appendText(b, name)
 		b = appendText(b, o.Headers[name])
 	}
-	return appendText(b, o.Extra)
+	return b
 }
 
 func appendBranches(b []byte, branches []store.Branch) []byte {
@@ -118,7 +121,7 @@ func appendBranches(b []byte, branches []store.Branch) []byte {
 
 // appendProgress appends the progress of a transaction.
 func appendProgress(b []byte, t *store.Transaction) []byte {
-	b = append(b, codecVersion)
+	b = append(b, progressVersion)
 	b = binary.AppendVarint(b, int64(t.Interval))
 	b = appendText(b, t.Reason)
 	b = appendText(b, t.Result)
@@ -172,10 +175,17 @@ func (r *reader) byte() byte {
 	return v
 }
 
-func (r *reader) version() {
-	if v := r.byte(); r.err == nil && v != codecVersion {
-		r.fail(fmt.Errorf("its layout is version %d, and this program knows %d: a newer one wrote it", v, codecVersion))
+// version reads the version of a layout, of which this program knows those up to latest.
+func (r *reader) version(latest byte) byte {
+	v := r.byte()
+	switch {
+	case r.err != nil:
+	case v == 0:
+		r.fail(errors.New("its layout has no version"))
+	case v > latest:
+		r.fail(fmt.Errorf("its layout is version %d, and this program knows %d: a newer one wrote it", v, latest))
 	}
+	return v
 }
 
 func (r *reader) signed() int64 {
@@ -241,9 +251,9 @@ func (r *reader) count() int {
 // its progress. errShort: more of it is elsewhere. Payloads share memory with b.
 func readDefinition(b []byte, t *store.Transaction) error {
 	r := reader{b: b}
-	r.version()
+	version := r.version(definitionVersion)
 	t.Protocol, t.QueryPrepared, t.Data = r.text(), r.text(), r.text()
-	r.options(&t.Options)
+	r.options(&t.Options, version)
 	for i := range t.Branches {
 		x := &t.Branches[i]
 		x.ID, x.Op, x.URL, x.Payload = r.text(), store.Op(r.byte()), r.text(), r.bytes()
@@ -254,7 +264,7 @@ func readDefinition(b []byte, t *store.Transaction) error {
 	return r.err
 }
 
-func (r *reader) options(o *store.Options) {
+func (r *reader) options(o *store.Options, version byte) {
 	flags := r.byte()
 	*o = store.Options{Wait: flags&flagWait != 0, Concurrent: flags&flagConcurrent != 0}
 	if flags&flagOptions == 0 {
@@ -288,13 +298,15 @@ func (r *reader) options(o *store.Options) {
 			}
 		}
 	}
-	o.Extra = slices.Clone(r.bytes())
+	if version == 1 {
+		r.bytes()
+	}
 }
 
 // readProgress reads a progress into t, whose Created is known.
 func readProgress(b []byte, t *store.Transaction) error {
 	r := reader{b: b}
-	r.version()
+	r.version(progressVersion)
 	t.Interval = time.Duration(r.signed())
 	t.Reason, t.Result = r.text(), r.text()
 	t.Branches = nil

@@ -3,7 +3,6 @@ package sqlstore
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"flag"
 	"os"
@@ -25,7 +24,7 @@ func example() *store.Transaction {
 		Options: store.Options{
 			Wait: true, TimeoutToFail: time.Hour, RetryInterval: time.Second, RequestTimeout: time.Millisecond, RetryLimit: 3,
 			Concurrent: true, Orders: map[int][]int{2: {0, 1}, 1: {0}}, Delay: time.Minute,
-			Headers: map[string]string{"b": "2", "a": "1"}, Extra: json.RawMessage(`{"x":1}`),
+			Headers: map[string]string{"b": "2", "a": "1"},
 		},
 		Branches: []store.Branch{
 			{ID: "01", Op: store.Action, URL: "http://a", Payload: []byte("pay"), State: store.BranchSucceeded, Called: created.Add(time.Second), Finished: created.Add(time.Minute)},
@@ -61,7 +60,7 @@ func TestCodecKeepsAll(t *testing.T) {
 // and only for a new version.
 func TestGolden(t *testing.T) {
 	t.Parallel()
-	const definitionFile, progressFile = "testdata/v1/definition.hex", "testdata/v1/progress.hex"
+	const definitionFile, progressFile = "testdata/v2/definition.hex", "testdata/v1/progress.hex"
 	want := example()
 	if *rewrite {
 		for name, b := range map[string][]byte{definitionFile: appendDefinition(nil, want), progressFile: appendProgress(nil, want)} {
@@ -81,8 +80,10 @@ func TestGolden(t *testing.T) {
 		}
 		return b
 	}
-	if got := decode(t, read(definitionFile), read(progressFile), want.Created); !reflect.DeepEqual(got, want) {
-		t.Errorf("the golden files are %+v, want %+v", got, want)
+	for _, name := range []string{definitionFile, "testdata/v1/definition.hex"} {
+		if got := decode(t, read(name), read(progressFile), want.Created); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s is %+v, want %+v", name, got, want)
+		}
 	}
 }
 
@@ -104,12 +105,14 @@ func TestCodecRefuses(t *testing.T) {
 	if err := readProgress(append(bytes.Clone(progress), 0), x.Clone()); err == nil {
 		t.Error("a progress with something behind it is read")
 	}
-	definition[0], progress[0] = codecVersion+1, codecVersion+1
-	for name, err := range map[string]error{
-		"definition": readDefinition(definition, x.Clone()), "progress": readProgress(progress, x.Clone()),
-	} {
-		if err == nil || errors.Is(err, errShort) || !strings.Contains(err.Error(), "version") {
-			t.Errorf("a %s of another version = %v", name, err)
+	for _, versions := range [][2]byte{{definitionVersion + 1, progressVersion + 1}, {0, 0}} {
+		definition[0], progress[0] = versions[0], versions[1]
+		for name, err := range map[string]error{
+			"definition": readDefinition(definition, x.Clone()), "progress": readProgress(progress, x.Clone()),
+		} {
+			if err == nil || errors.Is(err, errShort) || !strings.Contains(err.Error(), "version") {
+				t.Errorf("a %s of version %d = %v", name, versions, err)
+			}
 		}
 	}
 }
@@ -119,7 +122,7 @@ func TestCodecRefuses(t *testing.T) {
 func FuzzCodec(f *testing.F) {
 	x := example()
 	f.Add(appendDefinition(nil, x), appendProgress(nil, x))
-	f.Add([]byte{1}, []byte{1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x7f})
+	f.Add([]byte{2}, []byte{1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x7f})
 	f.Add([]byte{1, 0, 0, 0, flagOptions, 0, 0, 0, 0, 0, 0xff, 0xff, 3}, []byte{1, 0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, definition, progress []byte) {
 		x := &store.Transaction{Created: time.UnixMicro(1).UTC()}

@@ -60,10 +60,25 @@ func (e *Engine) Prepare(ctx context.Context, r Request) error {
 	if err != nil {
 		return err
 	}
-	_, err = e.createOr(ctx, t, false, func(stored *store.Transaction, _ time.Time) (changed, drive bool, err error) {
-		return false, false, prepare(stored, asked(r, t))
-	})
-	return err
+	stored, err := e.announce(ctx, t)
+	if stored == nil || err != nil {
+		return err
+	}
+	return prepare(stored, asked(r, t))
+}
+
+// announce creates a transaction that nothing is done about yet, or returns what has its
+// name: as it is in the store, for what is known here may be old, and is not checked by a
+// write.
+func (e *Engine) announce(ctx context.Context, t *store.Transaction) (stored *store.Transaction, err error) {
+	if _, err = e.createOr(ctx, t, false, false, nil); !errors.Is(err, store.ErrExists) {
+		return nil, err
+	}
+	stored, err = e.Get(ctx, t.GID)
+	if errors.Is(err, ErrNotFound) {
+		err = store.ErrExists // it belongs to somebody else
+	}
+	return stored, err
 }
 
 // Submit goes forth with a transaction that was prepared, or with a new message or saga;
@@ -81,9 +96,9 @@ func (e *Engine) Submit(ctx context.Context, r Request) error {
 	var end *passEnd
 	if r.Pattern == store.TCC || r.Pattern == store.XA {
 		// What was tried was registered under it: one that is not there cannot succeed.
-		end, err = e.change(ctx, r.GID, going)
+		end, err = e.change(ctx, r.GID, r.Options.Wait, going)
 	} else {
-		end, err = e.createOr(ctx, t, true, going)
+		end, err = e.createOr(ctx, t, true, r.Options.Wait, going)
 	}
 	if err != nil || !r.Options.Wait {
 		return err
@@ -104,7 +119,7 @@ func asked(r Request, t *store.Transaction) *store.Transaction {
 // first pass has ended.
 func (e *Engine) Abort(ctx context.Context, gid, reason string, wait bool) error {
 	over := false // a message is, at once: no pass begins that could be waited for
-	end, err := e.change(ctx, gid, func(t *store.Transaction, now time.Time) (changed, drive bool, err error) {
+	end, err := e.change(ctx, gid, wait, func(t *store.Transaction, now time.Time) (changed, drive bool, err error) {
 		changed, drive, err = abort(t, cut(reason, e.limits.ErrorMax), now)
 		over = t.State.Over()
 		return changed, drive, err
@@ -117,21 +132,24 @@ func (e *Engine) Abort(ctx context.Context, gid, reason string, wait bool) error
 
 // Register adds branches to a TCC, an XA or a workflow that is prepared.
 func (e *Engine) Register(ctx context.Context, gid string, branches ...store.Branch) error {
-	_, err := e.change(ctx, gid, register(branches, &e.limits))
+	_, err := e.change(ctx, gid, false, register(branches, &e.limits))
 	return err
 }
 
 // StartWorkflow creates a workflow, or finds it, and returns it with what it has done.
+// The errors are those of Prepare.
 func (e *Engine) StartWorkflow(ctx context.Context, r Request) (*store.Transaction, error) {
 	t, err := e.transaction(ctx, r, store.Prepared)
 	if err != nil {
 		return nil, err
 	}
-	_, err = e.createOr(ctx, t, false, func(*store.Transaction, time.Time) (changed, drive bool, err error) { return false, false, nil })
-	if err != nil {
+	switch stored, err := e.announce(ctx, t.Clone()); {
+	case err != nil:
 		return nil, err
+	case stored != nil:
+		return stored, nil
 	}
-	return e.Get(ctx, r.GID)
+	return t, nil
 }
 
 // EndWorkflow ends a workflow as its function did. The same end again is no error.
@@ -140,21 +158,21 @@ func (e *Engine) EndWorkflow(ctx context.Context, gid string, ok bool, result, r
 	if ok {
 		end = store.Succeeded
 	}
-	_, err := e.change(ctx, gid, conclude(end, result, cut(reason, e.limits.ErrorMax)))
+	_, err := e.change(ctx, gid, false, conclude(end, result, cut(reason, e.limits.ErrorMax)))
 	return err
 }
 
 // Stop ends a transaction as failed without calling anybody: an operator's last
 // resort. What its branches have done stays done.
 func (e *Engine) Stop(ctx context.Context, gid, reason string) error {
-	_, err := e.change(ctx, gid, stop(cut(reason, e.limits.ErrorMax)))
+	_, err := e.change(ctx, gid, false, stop(cut(reason, e.limits.ErrorMax)))
 	return err
 }
 
 // RetryNow lets the next pass begin now. It returns when that is stored, not when the
 // pass has ended; if one is under way there is nothing to do.
 func (e *Engine) RetryNow(ctx context.Context, gid string) error {
-	_, err := e.change(ctx, gid, makeDue)
+	_, err := e.change(ctx, gid, false, makeDue)
 	return err
 }
 
@@ -167,8 +185,9 @@ func (e *Engine) Get(ctx context.Context, gid string) (*store.Transaction, error
 	return t, told(err)
 }
 
-// createOr creates a transaction, or changes it if it is there.
-func (e *Engine) createOr(ctx context.Context, t *store.Transaction, drive bool, c change) (end *passEnd, err error) {
+// createOr creates a transaction, or changes it if it is there. Without a change that is
+// store.ErrExists.
+func (e *Engine) createOr(ctx context.Context, t *store.Transaction, drive, wait bool, c change) (end *passEnd, err error) {
 	leave, err := e.enter()
 	if err != nil {
 		return nil, err
@@ -176,9 +195,9 @@ func (e *Engine) createOr(ctx context.Context, t *store.Transaction, drive bool,
 	defer leave()
 	d := e.hold(t.GID)
 	defer e.release(d)
-	end, err = d.create(ctx, t, drive)
-	if errors.Is(err, store.ErrExists) {
-		end, err = d.change(ctx, c)
+	end, err = d.create(ctx, t, drive, wait)
+	if errors.Is(err, store.ErrExists) && c != nil {
+		end, err = d.change(ctx, c, wait)
 		if errors.Is(err, store.ErrNotFound) {
 			err = store.ErrExists // it belongs to somebody else
 		}
@@ -186,7 +205,7 @@ func (e *Engine) createOr(ctx context.Context, t *store.Transaction, drive bool,
 	return end, told(err)
 }
 
-func (e *Engine) change(ctx context.Context, gid string, c change) (end *passEnd, err error) {
+func (e *Engine) change(ctx context.Context, gid string, wait bool, c change) (end *passEnd, err error) {
 	leave, err := e.enter()
 	if err != nil {
 		return nil, err
@@ -194,7 +213,7 @@ func (e *Engine) change(ctx context.Context, gid string, c change) (end *passEnd
 	defer leave()
 	d := e.hold(gid)
 	defer e.release(d)
-	end, err = d.change(ctx, c)
+	end, err = d.change(ctx, c, wait)
 	return end, told(err)
 }
 

@@ -3,36 +3,42 @@ package engine
 import (
 	"cmp"
 	"context"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/troth-tx/troth/internal/faultpoint"
 	"github.com/troth-tx/troth/store"
 )
 
-// call calls a branch in a goroutine of its own, and tells the driver.
-func (e *Engine) call(d *driver, m *machine, branch int) {
+// call calls a branch in a goroutine of its own, and tells the driver. If there is no
+// place for it at its host it is not called, and wait says by when there will be one even
+// if every call before it takes all its time.
+func (e *Engine) call(d *driver, branch int) (wait time.Duration, ok bool) {
+	m := d.m
 	c := callOf(m.t, branch, &e.limits)
+	place, before := e.gate.enter(hostOf(c.URL), &d.load, d.awaited)
+	if place == nil {
+		rounds := 1 + before/e.cfg.CallsPerHostMax
+		return min(time.Duration(rounds)*c.Timeout, e.limits.RetryIntervalMax), false
+	}
 	e.mu.Lock()
 	d.users++
 	e.mu.Unlock()
 	e.wg.Go(func() {
 		defer e.release(d)
 		e.steer.pause()
+		if !place.wait(e.ctx) {
+			return
+		}
 		a, text := e.callOnce(c)
+		place.leave()
 		if e.ctx.Err() == nil { // else the engine was closed, and the answer was not waited for
 			d.answered(m, branch, c.URL, a, text)
 		}
 	})
+	return 0, true
 }
 
 func (e *Engine) callOnce(c Call) (Answer, string) {
-	leave, ok := e.gate.enter(e.ctx, hostOf(c.URL))
-	if !ok {
-		return Unknown, ""
-	}
-	defer leave()
 	if c.URL == "" { // a branch without one is not called: this is the sender of a message, or a workflow
 		return Unknown, "query_prepared is empty: there is nobody to ask"
 	}
@@ -64,96 +70,4 @@ func callOf(t *store.Transaction, branch int, limits *Limits) Call {
 		c.Name, c.Payload = workflowOf(t.Data)
 	}
 	return c
-}
-
-// A gate bounds the calls that are under way, in all and to one host: hosts that hang
-// must not take what the others need. Each host has a few places of its own; beyond them
-// all share a crowd, which leaves a quarter of all places to those few.
-type gate struct {
-	all, crowd          chan struct{}
-	perHostMax, fewEach int
-
-	mu    sync.Mutex // guards hosts
-	hosts map[string]*hostGate
-}
-
-type hostGate struct {
-	slots chan struct{}
-	few   chan struct{} // of slots: those that need no place in the crowd
-	users int           // guarded by gate.mu
-}
-
-func newGate(allMax, perHostMax int) *gate {
-	return &gate{
-		all: make(chan struct{}, allMax), crowd: make(chan struct{}, allMax-allMax/4),
-		perHostMax: perHostMax, fewEach: max(1, allMax/64), hosts: make(map[string]*hostGate),
-	}
-}
-
-// enter waits for a place; leave gives it back. It fails when ctx ends.
-func (g *gate) enter(ctx context.Context, host string) (leave func(), ok bool) {
-	h := g.hold(host)
-	select {
-	case h.slots <- struct{}{}:
-	case <-ctx.Done():
-		g.release(host, h)
-		return nil, false
-	}
-	var place chan struct{}
-	select {
-	case h.few <- struct{}{}:
-		place = h.few
-	case g.crowd <- struct{}{}:
-		place = g.crowd
-	case <-ctx.Done():
-		<-h.slots
-		g.release(host, h)
-		return nil, false
-	}
-	select {
-	case g.all <- struct{}{}:
-	case <-ctx.Done():
-		<-place
-		<-h.slots
-		g.release(host, h)
-		return nil, false
-	}
-	return func() {
-		<-g.all
-		<-place
-		<-h.slots
-		g.release(host, h)
-	}, true
-}
-
-func (g *gate) hold(host string) *hostGate {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	h := g.hosts[host]
-	if h == nil {
-		h = &hostGate{slots: make(chan struct{}, g.perHostMax), few: make(chan struct{}, g.fewEach)}
-		g.hosts[host] = h
-	}
-	h.users++
-	return h
-}
-
-func (g *gate) release(host string, h *hostGate) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if h.users--; h.users == 0 {
-		delete(g.hosts, host)
-	}
-}
-
-// hostOf is the host and port of an address with or without a scheme, or the name of a
-// function.
-func hostOf(url string) string {
-	if _, rest, ok := strings.Cut(url, "://"); ok {
-		url = rest
-	}
-	if i := strings.IndexAny(url, "/?#"); i >= 0 {
-		url = url[:i]
-	}
-	return url
 }

@@ -21,13 +21,20 @@ type driver struct {
 
 	users int // guarded by Engine.mu: requests and calls that hold it
 
-	turn   chan struct{} // full while somebody works on it, also while the store writes: see lock
-	m      *machine      // nil: to be read from the store; theirs who have the turn, or whose Engine.mu is and users 0
-	pass   *passEnd      // of the pass under way, or of the next
-	hurry  bool          // the pass is made early, because an outage may be over
-	admits func()        // gives the pass's place back; nil if it has none
+	turn chan struct{} // full while somebody works on it, also while the store writes: see lock
+	m    *machine      // nil: to be read from the store; theirs who have the turn, or whose Engine.mu is and users 0
+	pass *passEnd      // of the pass under way, or of the next
+	current
 
 	idle atomic.Bool // nothing would be lost if it were forgotten: set by who has the turn
+}
+
+// current is what is known of the pass under way; theirs who have the turn.
+type current struct {
+	load    load
+	awaited bool   // a request waits for its end
+	hurry   bool   // it is made early, because an outage may be over
+	away    string // the host that had no place for a call; empty: there was none
 }
 
 // passEnd tells how a pass ended.
@@ -57,22 +64,27 @@ func (e *Engine) hold(gid string) *driver {
 func (e *Engine) release(d *driver) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if d.users--; d.users == 0 && (d.idle.Load() || d.m != nil && large(d.m.t)) {
+	if d.users--; d.users > 0 {
+		return
+	}
+	if d.idle.Load() || len(e.drivers) > e.cfg.CacheMax || d.m != nil && sizeOf(d.m.t) > keptMax {
 		delete(e.drivers, d.gid)
 	}
 }
 
-// large reports whether a transaction is better read again from the store than kept in
-// memory while nothing happens: CacheMax counts transactions, not bytes.
-func large(t *store.Transaction) bool {
-	size := len(t.Data)
-	for i := range t.Branches {
-		size += len(t.Branches[i].Payload)
-	}
-	return size > keptMax
-}
+// keptMax is up to which size in bytes a transaction is kept in memory while nothing
+// happens: CacheMax counts transactions. Larger ones are read again.
+const keptMax = 16 << 10
 
-const keptMax = 64 << 10
+// sizeOf is about how many bytes of memory a transaction takes.
+func sizeOf(t *store.Transaction) int {
+	const itself, each = 1024, 256 // with what surrounds them
+	size := itself + len(t.Data) + len(t.Result) + each*len(t.Branches)
+	for i := range t.Branches {
+		size += len(t.Branches[i].Payload) + len(t.Branches[i].URL)
+	}
+	return size
+}
 
 // makeRoomLocked forgets a transaction that nobody holds, if there are too many: what is
 // known of it is in the store.
@@ -110,8 +122,9 @@ func (d *driver) lock(ctx context.Context) error {
 
 func (d *driver) unlock() { <-d.turn }
 
-// create stores a new transaction, and begins its first pass if drive is set.
-func (d *driver) create(ctx context.Context, t *store.Transaction, drive bool) (*passEnd, error) {
+// create stores a new transaction, and begins its first pass if drive is set. wait tells
+// that its end is awaited.
+func (d *driver) create(ctx context.Context, t *store.Transaction, drive, wait bool) (*passEnd, error) {
 	if err := d.lock(ctx); err != nil {
 		return nil, err
 	}
@@ -138,7 +151,7 @@ func (d *driver) create(ctx context.Context, t *store.Transaction, drive bool) (
 	if f := d.engine.cfg.Observer.Created; f != nil {
 		f(t.Pattern)
 	}
-	d.m = m
+	d.m, d.awaited, d.load.size = m, wait, sizeOf(t)
 	d.idle.Store(false)
 	end := d.pass
 	d.carryLocked(saved(effects))
@@ -160,8 +173,9 @@ func saved(effects []effect) []effect {
 const conflictsMax = 100
 
 // change carries a caller's change out, and begins a pass if there is reason. The end
-// that it returns is that of the pass under way, if there is one.
-func (d *driver) change(ctx context.Context, c change) (*passEnd, error) {
+// that it returns is that of the pass under way, if there is one; wait tells that it is
+// awaited.
+func (d *driver) change(ctx context.Context, c change, wait bool) (*passEnd, error) {
 	if err := d.lock(ctx); err != nil {
 		return nil, err
 	}
@@ -171,7 +185,7 @@ func (d *driver) change(ctx context.Context, c change) (*passEnd, error) {
 			return nil, err
 		}
 		end := d.pass
-		err := d.tryLocked(ctx, c)
+		err := d.tryLocked(ctx, c, wait)
 		if !errors.Is(err, store.ErrConflict) || tries == conflictsMax {
 			return end, err
 		}
@@ -194,7 +208,7 @@ func (d *driver) loadLocked(ctx context.Context) error {
 	return nil
 }
 
-func (d *driver) tryLocked(ctx context.Context, c change) error {
+func (d *driver) tryLocked(ctx context.Context, c change, wait bool) error {
 	if !mayReach(ctx, d.m.t) {
 		return store.ErrNotFound
 	}
@@ -206,6 +220,7 @@ func (d *driver) tryLocked(ctx context.Context, c change) error {
 	}
 	var effects []effect
 	if drive {
+		d.awaited = d.awaited || wait
 		effects = d.beginLocked(now)
 	}
 	if !changed && len(effects) == 0 {
@@ -224,14 +239,16 @@ func (d *driver) tryLocked(ctx context.Context, c change) error {
 }
 
 func (d *driver) beginLocked(now time.Time) []effect {
+	if len(d.m.flying) == 0 {
+		d.load.size = sizeOf(d.m.t)
+	}
 	d.m.ageAhead, d.m.delayAhead = d.engine.steer.ahead()
 	return d.m.begin(now)
 }
 
-// take begins a pass of a transaction that was due. done is called at its end.
-func (d *driver) take(t *store.Transaction, done func()) *passEnd {
+// take begins a pass of a transaction that was due.
+func (d *driver) take(t *store.Transaction) *passEnd {
 	if err := d.lock(d.engine.ctx); err != nil { // its lease makes somebody look
-		done()
 		return nil
 	}
 	defer d.unlock()
@@ -240,33 +257,27 @@ func (d *driver) take(t *store.Transaction, done func()) *passEnd {
 		if t.Version == d.m.t.Version+1 { // our own lease ran out while we worked
 			d.m.t.Version, d.m.t.Due = t.Version, t.Due
 		}
-		done()
 		return d.pass
 	case d.m != nil && d.m.t.Version > t.Version:
-		done()
 		return nil
 	}
 	d.m = newMachine(t, &d.engine.limits)
 	d.idle.Store(false)
-	d.admits = done
 	end := d.pass
 	d.carryLocked(d.beginLocked(d.engine.cfg.Now()))
 	return end
 }
 
-// again begins a pass of a transaction that waited for an address that answers now. done
-// is called at its end.
-func (d *driver) again(ctx context.Context, done func()) error {
+// again begins a pass of a transaction that was put off, or that waited for an address
+// that answers now: in a hurry.
+func (d *driver) again(ctx context.Context, hurry bool) error {
 	_, err := d.change(ctx, func(t *store.Transaction, now time.Time) (changed, drive bool, err error) {
 		if t.State.Over() || t.Leased && t.Due.After(now) || len(d.m.flying) > 0 {
 			return false, false, nil
 		}
-		d.hurry, d.admits, done = true, done, nil
+		d.hurry = hurry
 		return false, true, nil
-	})
-	if done != nil {
-		done()
-	}
+	}, false)
 	return err
 }
 
@@ -278,15 +289,19 @@ func (d *driver) answered(m *machine, branch int, url string, a Answer, text str
 	if d.m != m { // it was dropped: somebody else drives, or nobody knows
 		return
 	}
-	now := d.engine.cfg.Now()
-	effects := m.answered(branch, a, text, now)
 	if a == Success {
-		d.engine.retryAll(d.engine.outages.over(url, d.gid))
+		d.engine.gate.remember(hostOf(url), d.engine.outages.over(url, d.gid)...)
 	}
-	if ends(effects) && !m.t.State.Over() && m.pass.failed {
-		d.missedLocked(now, text)
+	now := d.engine.cfg.Now()
+	d.carryLocked(d.endingLocked(m.answered(branch, a, text, now), now))
+}
+
+// endingLocked looks at what is to be done, and notes why the pass ends if it does.
+func (d *driver) endingLocked(effects []effect, now time.Time) []effect {
+	if ends(effects) && !d.m.t.State.Over() && d.m.pass.failed {
+		d.missedLocked(now)
 	}
-	d.carryLocked(effects)
+	return effects
 }
 
 func ends(effects []effect) bool { return len(effects) > 0 && effects[len(effects)-1].kind == rest }
@@ -296,38 +311,47 @@ func ends(effects []effect) bool { return len(effects) > 0 && effects[len(effect
 const missesTold = 3
 
 // missedLocked handles the end of a pass that failed.
-func (d *driver) missedLocked(now time.Time, text string) {
+func (d *driver) missedLocked(now time.Time) {
 	t := d.m.t
 	c := callOf(t, d.m.pass.missed, d.m.limits)
-	if !d.hurry && d.engine.steer.loop() && d.engine.outages.failed(c.URL, d.gid) {
-		t.Due = now.Add(d.m.limits.jitter(d.m.interval()))
-	}
-	if d.m.pass.missed != own {
-		text = t.Branches[d.m.pass.missed].Error
+	first := d.m.interval()
+	if !d.hurry && d.engine.steer.loop() && d.engine.outages.failed(c.URL, d.gid, sizeOf(t), now, 2*(first+c.Timeout)) {
+		t.Due = now.Add(d.m.limits.jitter(first))
 	}
 	if t.Attempts == missesTold { // once: the pauses are long by now, and who is stuck is listed
 		d.engine.cfg.Logger.WarnContext(d.engine.ctx, "branch keeps failing", "gid", d.gid, "branch", c.Branch, "op", c.Op, "state", t.State, "attempt", t.Attempts)
-		d.engine.cfg.Logger.DebugContext(d.engine.ctx, "branch said", "gid", d.gid, "branch", c.Branch, "text", cut(text, d.m.limits.ErrorMax))
+		d.engine.cfg.Logger.DebugContext(d.engine.ctx, "branch said", "gid", d.gid, "branch", c.Branch, "text", d.m.pass.said)
 	}
 	if f := d.engine.cfg.Observer.Missed; f != nil {
-		f(Miss{GID: d.gid, Pattern: t.Pattern, State: t.State, Branch: c.Branch, Op: c.Op, Error: cut(text, d.m.limits.ErrorMax), Attempts: t.Attempts})
+		f(Miss{GID: d.gid, Pattern: t.Pattern, State: t.State, Branch: c.Branch, Op: c.Op, Error: d.m.pass.said, Attempts: t.Attempts})
 	}
 }
 
 // carryLocked carries effects out in their order.
 func (d *driver) carryLocked(effects []effect) {
-	for _, e := range effects {
+	for len(effects) > 0 {
+		e := effects[0]
+		effects = effects[1:]
 		switch e.kind {
 		case save:
 			if err := d.saveLocked(d.engine.ctx, len(d.m.t.Branches)); err != nil {
 				return
 			}
 		case call:
-			d.engine.call(d, d.m, e.branch)
+			if wait, ok := d.engine.call(d, e.branch); !ok {
+				effects = append(effects, d.turnedAwayLocked(e.branch, wait)...)
+			}
 		case rest:
 			d.restLocked()
 		}
 	}
+}
+
+// turnedAwayLocked tells the machine that a call found no place.
+func (d *driver) turnedAwayLocked(branch int, wait time.Duration) []effect {
+	now := d.engine.cfg.Now()
+	d.away = hostOf(callOf(d.m.t, branch, d.m.limits).URL)
+	return d.endingLocked(d.m.turnedAway(branch, wait, now), now)
 }
 
 // saveLocked stores the transaction. After an error nothing is known of it, and who
@@ -365,7 +389,11 @@ func (d *driver) restLocked() {
 		d.engine.scheduler.wakeAt(t.Due)
 	}
 	faultpoint.Hit("server.passed")
+	was, waits := d.current, d.m.pass.putOff > 0 && !d.m.pass.failed && !t.State.Over()
 	d.endPassLocked(t.State, t.Reason)
+	if waits {
+		d.engine.gate.remember(was.away, putOff{gid: d.gid, size: sizeOf(t), hurry: was.hurry})
+	}
 	d.engine.steer.passed(d.gid)
 }
 
@@ -381,9 +409,6 @@ func (d *driver) endPassLocked(s store.State, reason string) {
 	d.pass.state, d.pass.reason = s, reason
 	close(d.pass.done)
 	d.pass = newPassEnd()
-	d.hurry = false
-	if d.admits != nil {
-		d.admits()
-		d.admits = nil
-	}
+	d.engine.gate.unload(&d.load)
+	d.current = current{}
 }

@@ -34,7 +34,8 @@ type Config struct {
 
 	CallsMax        int           // calls under way at a time; 1024
 	CallsPerHostMax int           // of those, to one host and port; 256
-	PassesMax       int           // passes under way at a time that no request began; 4096
+	WaitingMax      int           // calls that wait for their turn at a time, other transactions in the store; 4096
+	BytesMax        int           // of the transactions of calls that are under way or wait; 256 MiB
 	ClaimMax        int           // transactions that are taken from the store at a time, while new ones wait; 64
 	CacheMax        int           // transactions that are kept in memory while nothing happens; 10,000
 	PollEvery       time.Duration // how long a shared store is not looked at; 2 s
@@ -56,12 +57,14 @@ type Engine struct {
 	gate      *gate
 	outages   outages
 	scheduler *scheduler
+	retrying  chan struct{} // one for each write of retry
 	steer     steer
 
-	ctx    context.Context //nolint:containedctx // the engine's life
-	stop   context.CancelFunc
-	looker context.CancelFunc // stops the scheduler
-	wg     sync.WaitGroup     // requests, calls, the scheduler
+	ctx     context.Context //nolint:containedctx // the engine's life
+	stop    context.CancelFunc
+	looking context.Context //nolint:containedctx // while it looks for work
+	looker  context.CancelFunc
+	wg      sync.WaitGroup // requests, calls, the scheduler
 
 	mu      sync.Mutex // guards what follows; no other is taken while it is held
 	closed  bool
@@ -76,20 +79,21 @@ func Open(_ context.Context, s store.Store, cfg Config) (*Engine, error) {
 	cfg.setDefaults()
 	e := &Engine{
 		cfg: cfg, limits: cfg.Limits, store: s, caller: cfg.Caller,
-		gate:    newGate(cfg.CallsMax, cfg.CallsPerHostMax),
-		outages: outages{byTo: make(map[string]*outage)},
-		drivers: make(map[string]*driver),
+		gate:     newGate(&cfg),
+		outages:  newOutages(),
+		retrying: make(chan struct{}, retryMax),
+		drivers:  make(map[string]*driver),
 	}
 	if len(cfg.Funcs) > 0 {
 		e.caller = funcs{byName: cfg.Funcs, others: cfg.Caller}
 	}
 	e.steer.init()
 	e.ctx, e.stop = context.WithCancel(context.Background())
-	var looking context.Context
-	looking, e.looker = context.WithCancel(e.ctx)
-	e.scheduler = &scheduler{engine: e, places: make(chan struct{}, cfg.PassesMax), wake: make(chan struct{}, 1)}
+	e.looking, e.looker = context.WithCancel(e.ctx)
+	e.scheduler = &scheduler{engine: e, wake: make(chan struct{}, 1)}
 	if e.steer.loop() {
-		e.wg.Go(func() { e.scheduler.run(looking) })
+		e.gate.retry = e.retry
+		e.wg.Go(func() { e.scheduler.run(e.looking) })
 	}
 	return e, nil
 }
@@ -103,7 +107,8 @@ func (c *Config) setDefaults() {
 	}
 	setDefault(&c.CallsMax, 1024)
 	setDefault(&c.CallsPerHostMax, 256)
-	setDefault(&c.PassesMax, 4096)
+	setDefault(&c.WaitingMax, 4096)
+	setDefault(&c.BytesMax, 256<<20)
 	setDefault(&c.ClaimMax, 64)
 	setDefault(&c.CacheMax, 10_000)
 	setDefault(&c.PollEvery, 2*time.Second)

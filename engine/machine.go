@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	"github.com/troth-tx/troth/internal/mistake"
@@ -14,7 +15,8 @@ import (
 // A pass begins when there is reason to look: the caller submitted, or the
 // transaction is due. It calls each branch that may be called, once, and ends when no
 // call is under way and none may follow. What did not succeed is tried again in a
-// later pass, after an interval that doubles.
+// later pass, after an interval that doubles; what found no place to be called, after
+// that interval as it is.
 //
 // Each pattern is a set of rules: which calls may be made in which state, and what
 // their answers mean. The states, the same for all, are in package store:
@@ -56,9 +58,15 @@ type machine struct {
 // A pass is what has happened since the last begin.
 type pass struct {
 	tried   map[int]int // answers other than success, by call
+	first   []int       // branches that were never called before this pass
 	failed  bool        // one of them was none that was agreed
 	ongoing bool        // one of them said that it goes on
-	missed  int         // the call that the first of them answered
+	missed  int         // the call that the first of those that failed answered
+	said    string      // with that answer
+
+	// putOff is how long those have to wait whose call found no place; zero: there are
+	// none.
+	putOff time.Duration
 }
 
 // own is the index of the call of the transaction's own address: the question to a
@@ -159,8 +167,20 @@ func (m *machine) answered(branch int, a Answer, text string, now time.Time) []e
 		m.t.Branches[branch].Error = cut(text, m.limits.ErrorMax)
 	}
 	if !m.rules.missed(m, branch, a, text) {
-		m.miss(branch, a)
+		m.miss(branch, a, text)
 	}
+	return m.advance(now)
+}
+
+// turnedAway tells that a call was not made, because there is no place for it. It is made
+// in a later pass, after the wait or the transaction's own pause.
+func (m *machine) turnedAway(branch int, wait time.Duration, now time.Time) []effect {
+	delete(m.flying, branch)
+	if m.pass.tried[branch] == 0 && slices.Contains(m.pass.first, branch) {
+		m.t.Branches[branch].Called = time.Time{} // nothing is owed for it
+	}
+	m.pass.tried[branch]++
+	m.pass.putOff = max(m.pass.putOff, wait, 1)
 	return m.advance(now)
 }
 
@@ -174,14 +194,14 @@ func (m *machine) succeeded(branch int, now time.Time) {
 }
 
 // miss notes an answer because of which there will be another pass.
-func (m *machine) miss(branch int, a Answer) {
+func (m *machine) miss(branch int, a Answer, text string) {
 	if a == Ongoing {
 		m.pass.ongoing = true
 		return
 	}
 	m.pass.failed = true
 	if m.pass.missed == nobody {
-		m.pass.missed = branch
+		m.pass.missed, m.pass.said = branch, cut(text, m.limits.ErrorMax)
 	}
 }
 
@@ -245,6 +265,7 @@ func (m *machine) start(calls []int, now time.Time) (effects []effect) {
 	for _, branch := range calls {
 		if branch != own && m.t.Branches[branch].Called.IsZero() {
 			m.t.Branches[branch].Called = now
+			m.pass.first = append(m.pass.first, branch)
 			m.dirty = m.dirty || !mistake.On("calls-not-recorded") && m.t.Pattern == store.Saga && m.t.Branches[branch].Op == store.Action // E2
 		}
 	}
@@ -275,6 +296,8 @@ func (m *machine) end(now time.Time) []effect {
 	case m.pass.ongoing:
 		m.t.Attempts = 0
 		m.t.Due = now.Add(m.limits.jitter(m.t.Interval))
+	case m.pass.putOff > 0:
+		m.t.Due = now.Add(m.limits.jitter(max(m.t.Interval, m.pass.putOff)))
 	default:
 		m.t.Due = wake // there was nothing to do
 	}

@@ -54,6 +54,7 @@ type world struct {
 	seen   []seen // in order
 	ready  []int  // calls under way, in the order of their start
 	rested bool
+	away   int // how many calls may yet find no place
 }
 
 type seen struct {
@@ -62,10 +63,11 @@ type seen struct {
 }
 
 func (w *world) clone() *world {
-	c := &world{stored: copyOf(&w.stored), now: w.now, seen: append([]seen(nil), w.seen...), ready: append([]int(nil), w.ready...), rested: w.rested}
+	c := &world{stored: copyOf(&w.stored), now: w.now, seen: append([]seen(nil), w.seen...), ready: append([]int(nil), w.ready...), rested: w.rested, away: w.away}
 	t := copyOf(w.m.t)
 	c.m = newMachine(&t, &testLimits)
 	c.m.pass, c.m.dirty = w.m.pass, w.m.dirty
+	c.m.pass.first = append([]int(nil), w.m.pass.first...)
 	c.m.pass.tried = make(map[int]int)
 	for k, v := range w.m.pass.tried {
 		c.m.pass.tried[k] = v
@@ -83,7 +85,7 @@ func copyOf(t *store.Transaction) store.Transaction {
 }
 
 func newWorld(t *store.Transaction) *world {
-	w := &world{stored: copyOf(t), now: start}
+	w := &world{stored: copyOf(t), now: start, away: 1}
 	w.m = newMachine(t, &testLimits)
 	return w
 }
@@ -127,7 +129,8 @@ func (w *world) crash() {
 	w.m, w.ready, w.rested = newMachine(&t, &testLimits), nil, true
 }
 
-// walk tries every answer to every call, in every order, and crashes everywhere.
+// walk tries every answer to every call, in every order, turns calls away, and crashes
+// everywhere.
 func walk(t *testing.T, w *world, depth, crashes int, check func(*world)) (ends int) {
 	t.Helper()
 	if w.m.t.State.Over() && len(w.ready) == 0 {
@@ -152,6 +155,17 @@ func walk(t *testing.T, w *world, depth, crashes int, check func(*world)) (ends 
 		return ends + walk(t, c, depth-1, crashes, check)
 	}
 	for i, branch := range w.ready {
+		if w.away > 0 {
+			c := w.clone()
+			c.away--
+			c.ready = append(c.ready[:i:i], c.ready[i+1:]...)
+			attempts := c.m.t.Attempts
+			c.carry(t, c.m.turnedAway(branch, time.Second, c.now))
+			if c.rested && !c.m.pass.failed && c.m.t.State == w.m.t.State && c.m.t.Attempts > attempts {
+				t.Fatal("a call that was not made counts as one that failed")
+			}
+			ends += walk(t, c, depth-1, crashes, check)
+		}
 		for _, a := range []Answer{Success, Failure, Ongoing, Unknown} {
 			c := w.clone()
 			c.ready = append(c.ready[:i:i], c.ready[i+1:]...)

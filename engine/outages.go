@@ -3,6 +3,7 @@ package engine
 import (
 	"strings"
 	"sync"
+	"time"
 )
 
 // outages remembers which transactions wait for an address that gave no answer. When one
@@ -10,53 +11,62 @@ import (
 // gone in a moment, instead of trickling out as their pauses end.
 //
 // One of several that wait is the canary: its pause does not grow, so that the end of an
-// outage is noticed soon, at the cost of one call per pause.
+// outage is noticed soon, at the cost of one call per pause. If nothing is heard of it any
+// more, because its transaction ended otherwise, another takes its place.
 //
 // All this is for speed only, in memory, and bounded. Whoever is not remembered waits for
 // the end of its pause.
 type outages struct {
 	mu   sync.Mutex
+	all  share // transactions
 	byTo map[string]*outage
-	size int // transactions in all
 }
 
 type outage struct {
-	waiting map[string]struct{} // gids
+	waiting map[string]int // the size of each, by gid
 	canary  string
+	until   time.Time // when it is given up unless it was heard of
 }
 
 // outagesMax is how many transactions are remembered.
 const outagesMax = 100_000
 
+func newOutages() outages {
+	return outages{all: share{max: outagesMax, eachMax: outagesMax}, byTo: make(map[string]*outage)}
+}
+
 // failed notes that a transaction waits for an address, and reports whether it is the
-// canary.
-func (o *outages) failed(url, gid string) (canary bool) {
+// canary, which has to be heard of again within patience.
+func (o *outages) failed(url, gid string, size int, now time.Time, patience time.Duration) (canary bool) {
 	to := withoutQuery(url)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	at := o.byTo[to]
 	if at == nil {
-		if o.size >= outagesMax {
+		at = &outage{waiting: make(map[string]int)}
+	}
+	if _, known := at.waiting[gid]; !known {
+		if !o.all.admits(len(at.waiting), 1) {
 			return false
 		}
-		at = &outage{waiting: make(map[string]struct{})}
 		o.byTo[to] = at
+		at.waiting[gid] = size
+		o.all.taken++
 	}
-	if _, known := at.waiting[gid]; !known && o.size < outagesMax {
-		at.waiting[gid] = struct{}{}
-		o.size++
-	}
-	if at.canary == "" && len(at.waiting) > 1 {
+	if len(at.waiting) > 1 && (at.canary == "" || now.After(at.until)) {
 		at.canary = gid
+	}
+	if at.canary == gid {
+		at.until = now.Add(patience)
 	}
 	return at.canary == gid
 }
 
 // over returns who waited for an address that has answered, but the one that got through.
-func (o *outages) over(url, gid string) (waiting []string) {
+func (o *outages) over(url, gid string) (waiting []putOff) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.size == 0 {
+	if o.all.taken == 0 {
 		return nil
 	}
 	to := withoutQuery(url)
@@ -65,10 +75,10 @@ func (o *outages) over(url, gid string) (waiting []string) {
 		return nil
 	}
 	delete(o.byTo, to)
-	o.size -= len(at.waiting)
+	o.all.taken -= len(at.waiting)
 	delete(at.waiting, gid)
-	for other := range at.waiting {
-		waiting = append(waiting, other)
+	for other, size := range at.waiting {
+		waiting = append(waiting, putOff{gid: other, size: size, hurry: true})
 	}
 	return waiting
 }

@@ -68,7 +68,7 @@ func (s saga) next(m *machine, _ time.Time) (calls []int, done bool) {
 // free reports whether an action may be called: repetitions within the limit are made
 // at once.
 func (saga) free(m *machine, i int) bool {
-	return m.free(i) || !m.flying[i] && m.pass.tried[i] <= m.t.Options.RetryLimit && !m.pass.ongoing
+	return m.free(i) || !m.flying[i] && m.pass.tried[i] <= m.t.Options.RetryLimit && !m.pass.ongoing && m.pass.putOff == 0
 }
 
 // nextBack waits until no action is under way: what comes of it decides what there is

@@ -2,17 +2,20 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	"github.com/troth-tx/troth/internal/faultpoint"
+	"github.com/troth-tx/troth/store"
 )
 
 // A scheduler finds what is due and hands it to drivers. It asks the store when there is
-// something to expect, and now and then because others may have put something in.
+// something to expect, and now and then because others may have put something in. It
+// never waits for a participant: what finds no place to be called goes back to the store.
 type scheduler struct {
 	engine *Engine
-	places chan struct{} // one for each pass that is under way because of the scheduler
+	batch  batch
 
 	mu   sync.Mutex
 	next time.Time     // when the sleeper wakes
@@ -26,41 +29,77 @@ const pause = 10 * time.Millisecond
 // run ends when ctx ends.
 func (s *scheduler) run(ctx context.Context) {
 	e := s.engine
-	for s.admit(ctx) {
-		s.leave() // there is room: how much is seen below
-		now := e.cfg.Now()
-		limit := min(e.cfg.ClaimMax, cap(s.places)-len(s.places))
+	s.batch = batch{n: 1, max: e.cfg.ClaimMax, bytesMax: e.cfg.BytesMax / 4}
+	for s.memory(ctx) {
+		now, limit := e.cfg.Now(), s.batch.n
 		faultpoint.Hit("server.claim.before")
 		due, err := e.store.Claim(ctx, now, e.limits.Lease, limit)
 		faultpoint.Hit("server.claim.answered")
-		if err != nil && ctx.Err() == nil {
+		switch {
+		case ctx.Err() != nil:
+			return // who was claimed has a lease, which makes somebody look
+		case err != nil:
 			e.cfg.Logger.WarnContext(ctx, "due transactions not read", "err", err)
+			doze(ctx, e.cfg.PollEvery)
+			continue
 		}
-		for _, t := range due {
-			if !s.admit(ctx) {
-				return // its lease makes somebody look
-			}
-			d := e.hold(t.GID)
-			d.take(t, s.leave)
-			e.release(d)
-		}
+		s.batch.claimed(due)
+		s.take(due)
 		if len(due) < limit {
 			s.sleep(ctx, now)
 		}
 	}
 }
 
-// admit waits for a place, which leave gives back; it fails when ctx ends.
-func (s *scheduler) admit(ctx context.Context) bool {
+// memory waits until there is memory for more transactions; it fails when ctx ends.
+func (s *scheduler) memory(ctx context.Context) bool {
+	for s.engine.gate.full() && doze(ctx, pause) {
+	}
+	return ctx.Err() == nil
+}
+
+// take begins passes. What they write at once they write together.
+func (s *scheduler) take(due []*store.Transaction) {
+	var all sync.WaitGroup
+	for _, t := range due {
+		all.Go(func() {
+			d := s.engine.hold(t.GID)
+			defer s.engine.release(d)
+			d.take(t)
+		})
+	}
+	all.Wait()
+}
+
+// batch is how many transactions are claimed at a time. How large they are is seen when
+// they are in memory, so the number begins with one, doubles while they are small, and
+// falls when they are not.
+type batch struct{ n, max, bytesMax int }
+
+func (b *batch) claimed(all []*store.Transaction) {
+	size := 0
+	for _, t := range all {
+		size += sizeOf(t)
+	}
+	switch {
+	case size > b.bytesMax:
+		b.n = max(1, len(all)*b.bytesMax/size)
+	case len(all) == b.n && size <= b.bytesMax/2:
+		b.n = min(2*b.n, b.max)
+	}
+}
+
+// doze waits; it fails when ctx ends.
+func doze(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
 	select {
-	case s.places <- struct{}{}:
-		return ctx.Err() == nil
+	case <-timer.C:
+		return true
 	case <-ctx.Done():
 		return false
 	}
 }
-
-func (s *scheduler) leave() { <-s.places }
 
 func (s *scheduler) sleep(ctx context.Context, since time.Time) {
 	s.mu.Lock()
@@ -106,34 +145,28 @@ func (s *scheduler) wakeAt(at time.Time) {
 	}
 }
 
-// retryAll begins passes of transactions whose outage is over.
-func (e *Engine) retryAll(gids []string) {
-	if len(gids) == 0 {
-		return
-	}
-	next := make(chan string)
+// retry drives what waits in line for a host, as long as there is room.
+func (e *Engine) retry(host string) {
 	e.wg.Go(func() {
-		defer close(next)
-		for _, gid := range gids {
-			if !e.scheduler.admit(e.ctx) {
-				return // their pauses end by themselves
+		for ready := e.gate.next(host); len(ready) > 0 && e.looking.Err() == nil; ready = e.gate.next(host) {
+			var all sync.WaitGroup
+			for _, one := range ready {
+				e.retrying <- struct{}{} // nobody keeps it for longer than a write takes
+				all.Go(func() {
+					e.retryOne(one)
+					<-e.retrying
+				})
 			}
-			next <- gid
+			all.Wait()
 		}
 	})
-	for range min(retryWorkers, len(gids)) {
-		e.wg.Go(func() {
-			for gid := range next {
-				d := e.hold(gid)
-				if err := d.again(e.ctx, e.scheduler.leave); err != nil && e.ctx.Err() == nil {
-					e.cfg.Logger.WarnContext(e.ctx, "not retried yet", "gid", gid, "err", err)
-				}
-				e.release(d)
-			}
-		})
-	}
 }
 
-// retryWorkers is how many writes of retryAll are made at a time; the store makes one
-// of them.
-const retryWorkers = 64
+func (e *Engine) retryOne(one putOff) {
+	d := e.hold(one.gid)
+	defer e.release(d)
+	err := d.again(e.looking, one.hurry)
+	if err != nil && !errors.Is(err, store.ErrNotFound) && e.looking.Err() == nil {
+		e.cfg.Logger.WarnContext(e.looking, "not retried yet", "gid", one.gid, "err", err) // its pause ends by itself
+	}
+}

@@ -76,7 +76,7 @@ func (e *Engine) CronOnce(ctx context.Context, now, cron time.Duration) (gid str
 	}
 	d := e.hold(due[0].GID)
 	defer e.release(d)
-	if end := d.take(due[0], func() {}); end != nil {
+	if end := d.take(due[0]); end != nil {
 		select {
 		case <-end.done:
 		case <-ctx.Done():

@@ -145,15 +145,17 @@ func TestGRPCAnswers(t *testing.T) {
 
 func TestGRPCLimits(t *testing.T) {
 	t.Parallel()
+	ended := make(chan struct{})
 	at, _ := grpcParticipant(t, "127.0.0.1:0", func(c grpcCall) error {
 		switch c.method {
 		case "/a.B/Long":
 			return status.Error(codes.Aborted, strings.Repeat("long ", 50_000))
 		case "/a.B/Hang":
-			<-time.After(5 * time.Second)
+			<-ended
 		}
 		return nil
 	})
+	defer close(ended)
 	c := newCaller(t, outbound.Config{AnswerMax: 10})
 	if a, text := c.Call(t.Context(), rpcCall(at+"/a.B/Large")); a != engine.Unknown {
 		t.Errorf("an answer over the limit: %d %s", a, text)
@@ -164,7 +166,7 @@ func TestGRPCLimits(t *testing.T) {
 	call := rpcCall(at + "/a.B/Hang")
 	call.Timeout = 50 * time.Millisecond
 	begin := time.Now()
-	if a, text := c.Call(t.Context(), call); a != engine.Unknown || time.Since(begin) > 2*time.Second {
+	if a, text := c.Call(t.Context(), call); a != engine.Unknown || time.Since(begin) > 30*time.Second {
 		t.Errorf("a hung one: %d %s after %v", a, text, time.Since(begin))
 	}
 	call = rpcCall(at + "/a.B/C")
@@ -190,7 +192,7 @@ func TestGRPCParticipantComesBack(t *testing.T) {
 		if a, _ := c.Call(t.Context(), call); a != engine.Unknown {
 			t.Fatalf("nobody is there, and the answer is %d", a)
 		}
-		if d := time.Since(begin); d > time.Second {
+		if d := time.Since(begin); d > 20*time.Second {
 			t.Fatalf("it took %v to fail", d)
 		}
 		<-time.After(50 * time.Millisecond)
@@ -202,7 +204,7 @@ func TestGRPCParticipantComesBack(t *testing.T) {
 		if a == engine.Success {
 			break
 		}
-		if time.Since(back) > 4*time.Second {
+		if time.Since(back) > 15*time.Second { // 2.4 s, and what a busy machine adds
 			t.Fatalf("back since %v: %d %s", time.Since(back), a, text)
 		}
 		<-time.After(20 * time.Millisecond)

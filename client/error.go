@@ -142,10 +142,12 @@ func Refused(op, gid, text string) *Error {
 
 const textMax = 1024 // bytes of foreign text in an Error
 
+// clip makes a text fit for an Error and for the wire: participants may answer bytes that
+// are no text.
 func clip(s string) string {
 	s = strings.TrimSpace(s)
 	if len(s) > textMax {
-		s = strings.ToValidUTF8(s[:textMax], "") + " ..."
+		s = s[:textMax] + " ..."
 	}
-	return s
+	return strings.ToValidUTF8(s, "")
 }

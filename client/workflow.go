@@ -46,10 +46,13 @@ func (w *Workflow) GID() string { return w.gid }
 // A WorkflowStep is one step of a workflow: an action, and what commits or undoes it in the end.
 // One of Do, Post and Local carries it out.
 type WorkflowStep struct {
-	w    *Workflow
-	id   string
-	op   Op
-	done bool // an action was begun
+	w      *Workflow
+	id     string
+	op     Op
+	done   bool  // an action was begun
+	failed bool  // it did
+	lost   error // it ended with neither a result nor ErrFailed
+	given  bool  // and that is recorded: it was given up
 
 	onCommit, onRollback StepFunc
 }
@@ -82,7 +85,8 @@ func notInName(c rune) bool {
 // ID is the step's branch id.
 func (s *WorkflowStep) ID() string { return s.id }
 
-// OnCommit lets f be called when the workflow's function has succeeded.
+// OnCommit lets f be called when the workflow's function has succeeded, unless this step's
+// own action failed.
 func (s *WorkflowStep) OnCommit(f StepFunc) *WorkflowStep {
 	s.onCommit = f
 	return s
@@ -105,8 +109,10 @@ func (s *WorkflowStep) OnFinish(f func(ctx context.Context, s *WorkflowStep, rol
 
 // Do carries the action out as f does, once per result: f's result, UTF-8 text over HTTP,
 // and its failure (ErrFailed) are kept by the server and returned in later runs. After
-// other errors nothing is kept. f's ctx tells gRPC clients (package grpcclient) which
-// step calls.
+// other errors nothing is kept: the function returns them, and the action is carried out
+// again in the next run. It may also end with ErrFailed, which gives the action up: its
+// rollback is called, though nobody knows what there is to undo. But it cannot succeed. f's
+// ctx tells gRPC clients (package grpcclient) which step calls.
 func (s *WorkflowStep) Do(ctx context.Context, f func(ctx context.Context) ([]byte, error)) ([]byte, error) {
 	if s.done && s.op == OpAction {
 		_ = s.w.breakOff(fmt.Errorf("step %s has two actions: each needs a step of its own", s.id))
@@ -120,8 +126,11 @@ func (s *WorkflowStep) Do(ctx context.Context, f func(ctx context.Context) ([]by
 		return f(ctx) // the end of a step is recorded as a whole
 	}
 	result, err := s.w.record(ctx, s.id, OpAction, f)
-	if errors.Is(err, ErrFailed) {
-		s.onRollback = nil
+	switch r := s.w.recorded[recordKey{s.id, OpAction}]; {
+	case errors.Is(err, ErrFailed):
+		s.failed = true
+	case err != nil:
+		s.lost, s.given = err, r.State == Failed
 	}
 	return result, err
 }
@@ -143,6 +152,9 @@ func (s *WorkflowStep) Post(ctx context.Context, address string, payload any) ([
 // Local carries the action out in a transaction of this program's database, once, also
 // if the result does not reach the server: the barrier sees to that.
 func (s *WorkflowStep) Local(ctx context.Context, o Outbox, f func(ctx context.Context, tx *sql.Tx) error) error {
+	if o.DB == nil || o.Barrier == nil || f == nil {
+		return &Error{Op: string(s.op), GID: s.w.gid, Kind: ErrInvalid, Err: errors.New("the outbox or the function is nil")}
+	}
 	_, err := s.Do(ctx, func(ctx context.Context) ([]byte, error) {
 		step, err := s.Barrier()
 		if err != nil {
@@ -161,10 +173,15 @@ func (s *WorkflowStep) Barrier() (barrier.Step, error) {
 // record returns what is recorded, or does it and records what came of it.
 func (w *Workflow) record(ctx context.Context, id string, op Op, f func(ctx context.Context) ([]byte, error)) ([]byte, error) {
 	if r, ok := w.recorded[recordKey{id, op}]; ok {
-		if r.State == Failed {
-			return nil, &Error{Op: string(op), GID: w.gid, Kind: ErrFailed, Text: clip(string(r.Data))}
+		if r.State != Failed {
+			return r.Data, nil
 		}
-		return r.Data, nil
+		text, given := strings.CutPrefix(string(r.Data), givenUp)
+		e := &Error{Op: string(op), GID: w.gid, Kind: ErrFailed, Text: clip(text)}
+		if given {
+			e.Kind = ErrUnknown
+		}
+		return nil, e
 	}
 	if err := w.deviates(id, op); err != nil {
 		return nil, err
@@ -173,20 +190,60 @@ func (w *Workflow) record(ctx context.Context, id string, op Op, f func(ctx cont
 	b := &Branch{GID: w.gid, Pattern: PatternWorkflow, ID: id, Op: op, Data: result}
 	switch {
 	case errors.Is(err, ErrFailed):
-		b.Failed, b.Data = true, []byte(clip(err.Error()))
+		text := clip(err.Error())
+		if strings.HasPrefix(text, givenUp) { // which is ours to say
+			text = "failed: " + text
+		}
+		b.Failed, b.Data = true, []byte(text)
 	case err != nil:
 		return nil, err
 	}
-	ctx, cancel := w.client.detached(ctx) // what is done should be known
-	defer cancel()
-	registered := w.register(ctx, b)
-	if errors.Is(registered, ErrExists) {
-		return nil, &Error{Op: string(op), GID: w.gid, Kind: ErrOngoing, Err: errors.New("another process runs this workflow")}
-	}
-	if registered != nil {
+	if registered := w.keep(ctx, b); registered != nil {
 		return nil, registered
 	}
 	return result, err
+}
+
+// givenUp begins the text that is recorded of an action whose end is not known, and whose
+// workflow fails nevertheless.
+const givenUp = "given up: "
+
+// giveUp records that such actions failed, before anything is undone: else another process
+// whose call of the participant succeeds would go on, and commit what this one undoes.
+func (w *Workflow) giveUp(ctx context.Context) error {
+	for _, s := range w.steps {
+		if s.lost == nil || s.given {
+			continue
+		}
+		b := &Branch{GID: w.gid, Pattern: PatternWorkflow, ID: s.id, Op: OpAction, Failed: true, Data: []byte(givenUp + clip(s.lost.Error()))}
+		if err := w.keep(ctx, b); err != nil {
+			return err
+		}
+		s.given = true
+	}
+	return nil
+}
+
+// unfinished returns the error of an action whose end is not known.
+func (w *Workflow) unfinished() error {
+	for _, s := range w.steps {
+		if s.lost != nil {
+			return s.lost
+		}
+	}
+	return nil
+}
+
+// keep registers what has come of a step, also for a caller whose context has ended: what
+// is done should be known. ErrOngoing: another process came first.
+func (w *Workflow) keep(ctx context.Context, b *Branch) error {
+	ctx, cancel := w.client.detached(ctx)
+	defer cancel()
+	err := w.register(ctx, b)
+	if errors.Is(err, ErrExists) {
+		return &Error{Op: string(b.Op), GID: w.gid, Kind: ErrOngoing, Err: errors.New("another process runs this workflow")}
+	}
+	return err
 }
 
 // register takes "exists" for success if an earlier attempt was not answered and what
@@ -256,7 +313,7 @@ func (w *Workflow) end(ctx context.Context, op Op) error {
 		if op == OpRollback {
 			f = s.onRollback
 		}
-		if f == nil {
+		if f == nil || s.failed {
 			continue
 		}
 		s.op = op

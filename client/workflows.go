@@ -15,8 +15,9 @@ import (
 // and do nothing: so it must take the same steps in the same order whenever it gets the
 // same results. Times, random numbers and the like belong into steps.
 //
-// nil ends the workflow as succeeded, with the result; an error that is ErrFailed undoes
-// it. After any other error it is called again, later.
+// nil ends the workflow as succeeded, with the result, unless an action of a step ended
+// with an error other than ErrFailed: then that is the function's. An error that is
+// ErrFailed undoes the workflow. After any other error it is called again, later.
 type WorkflowFunc func(ctx context.Context, w *Workflow, input []byte) (result []byte, err error)
 
 // Workflows are the workflow functions of a program, by name. It is safe for concurrent
@@ -142,16 +143,19 @@ func (ws *Workflows) conclude(ctx context.Context, t *Transaction, w *Workflow, 
 			return nil, err
 		}
 	}
-	var err error
+	err := w.broken
 	switch {
-	case w.broken != nil: // also if the function has swallowed it
-		return nil, w.broken
+	case err != nil: // also if the function has swallowed it
 	case failure == nil:
 		t.Result = result
-		err = w.end(ctx, OpCommit)
+		if err = w.unfinished(); err == nil { // the same
+			err = w.end(ctx, OpCommit)
+		}
 	case errors.Is(failure, ErrFailed):
 		t.Failed, t.Reason = true, clip(failure.Error())
-		err = w.end(ctx, OpRollback)
+		if err = w.giveUp(ctx); err == nil {
+			err = w.end(ctx, OpRollback)
+		}
 	default:
 		return nil, failure
 	}
@@ -167,8 +171,18 @@ func (ws *Workflows) conclude(ctx context.Context, t *Transaction, w *Workflow, 
 	return result, nil
 }
 
+// tellEnd tells the server also for a caller whose context has ended.
 func (ws *Workflows) tellEnd(ctx context.Context, t *Transaction) error {
-	err := ws.client.repeat(ctx, false, func(ctx context.Context, _ int) error { return ws.client.transport.EndWorkflow(ctx, t) })
+	tell := func(ctx context.Context) error {
+		return ws.client.repeat(ctx, false, func(ctx context.Context, _ int) error { return ws.client.transport.EndWorkflow(ctx, t) })
+	}
+	err := tell(ctx)
+	if err != nil && ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = ws.client.detached(ctx)
+		defer cancel()
+		err = tell(ctx)
+	}
 	if !errors.Is(err, ErrRefused) {
 		return err
 	}

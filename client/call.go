@@ -34,7 +34,7 @@ func (c *Client) callBranch(ctx context.Context, p participantCall) ([]byte, err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url, bytes.NewReader(p.payload))
 	if err != nil {
-		return fail(ErrInvalid, "", err)
+		return fail(ErrInvalid, "", withoutURL(err))
 	}
 	q := req.URL.Query()
 	for key, values := range p.extra {
@@ -86,8 +86,14 @@ func kindOfBranch(status int, answer []byte) error {
 	return ErrUnknown
 }
 
+// withoutQuery is an address as errors may show it: without what may be secret.
 func withoutQuery(address string) string {
 	before, _, _ := strings.Cut(address, "?")
+	scheme, rest, ok := strings.Cut(before, "://")
+	host, path, _ := strings.Cut(rest, "/")
+	if i := strings.LastIndexByte(host, '@'); ok && i >= 0 {
+		return scheme + "://" + strings.TrimSuffix(host[i+1:]+"/"+path, "/")
+	}
 	return before
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 )
@@ -94,6 +95,10 @@ func New(cfg Config) (*Client, error) {
 	if !strings.HasPrefix(cfg.Server, "http://") && !strings.HasPrefix(cfg.Server, "https://") {
 		return nil, errors.New("client: Config.Server must begin with http:// or https://; for gRPC set Config.Transport to one of package grpcclient")
 	}
+	// Participants are told the address, and it is shown in errors.
+	if u, err := url.Parse(cfg.Server); err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return nil, errors.New("client: Config.Server must be a host, with a port and a path if need be, and nothing else: a password goes into Config.Token")
+	}
 	c.transport = newHTTPTransport(strings.TrimRight(cfg.Server, "/"), cfg.Token, cfg.HTTP)
 	return c, nil
 }
@@ -113,7 +118,8 @@ func defaultHTTP() *http.Client {
 	}
 }
 
-// Status returns a transaction as the server has it, or ErrNotFound.
+// Status returns a transaction as the server has it. ErrNotFound: there is none, or no
+// more. ErrInvalid: the transport cannot ask, as that of gRPC. ErrUnknown: nobody answered.
 func (c *Client) Status(ctx context.Context, gid string) (s *Status, err error) {
 	err = c.repeat(ctx, false, func(ctx context.Context, _ int) error {
 		s, err = c.transport.Status(ctx, gid)
@@ -123,19 +129,19 @@ func (c *Client) Status(ctx context.Context, gid string) (s *Status, err error) 
 }
 
 // Await polls until the transaction is over: nil if it succeeded, ErrFailed if not;
-// ErrOngoing when ctx ends first.
+// ErrOngoing when ctx ends first. Other errors are those of Status.
 func (c *Client) Await(ctx context.Context, gid string) error {
 	for pause := c.cfg.RetryPause; ; pause = min(2*pause, pauseMax) {
 		s, err := c.Status(ctx, gid)
 		switch {
+		case err == nil && s.State == Succeeded:
+			return nil
+		case err == nil && s.State == Failed:
+			return &Error{Op: "await", GID: gid, Kind: ErrFailed, Text: clip(s.Reason)}
 		case ctx.Err() != nil:
 			return &Error{Op: "await", GID: gid, Kind: ErrOngoing, Err: context.Cause(ctx)}
 		case err != nil:
 			return err
-		case s.State == Succeeded:
-			return nil
-		case s.State == Failed:
-			return &Error{Op: "await", GID: gid, Kind: ErrFailed, Text: clip(s.Reason)}
 		}
 		sleep(ctx, pause)
 	}
@@ -190,25 +196,22 @@ func (c *Client) stateAfter(ctx context.Context, t *Transaction, refusal error) 
 	return nil, &Error{Op: "submit", GID: t.Options.GID, Kind: ErrUnknown, Err: errors.Join(refusal, err)}
 }
 
-// finish submits what is decided, also for a caller whose context has ended.
+// finish submits what is decided, also for a caller whose context has ended. That one
+// does not wait for the branches any more.
 func (c *Client) finish(ctx context.Context, t *Transaction) error {
-	if t.Options.Wait {
-		err := c.submit(ctx, t)
-		if err == nil || ctx.Err() == nil || errors.Is(err, ErrFailed) {
-			return err
-		}
-		again := *t
-		again.Options.Wait = false
-		t = &again
+	err := c.submit(ctx, t)
+	if err == nil || ctx.Err() == nil || errors.Is(err, ErrFailed) {
+		return err
 	}
 	cause := context.Cause(ctx)
+	again := *t
+	again.Options.Wait = false
 	ctx, cancel := c.detached(ctx)
 	defer cancel()
-	err := c.submit(ctx, t)
-	if err == nil && cause != nil {
-		return &Error{Op: "submit", GID: t.Options.GID, Kind: ErrOngoing, Err: cause}
+	if err := c.submit(ctx, &again); err != nil {
+		return err
 	}
-	return err
+	return &Error{Op: "submit", GID: t.Options.GID, Kind: ErrOngoing, Err: cause}
 }
 
 func (c *Client) abort(ctx context.Context, t *Transaction) error {

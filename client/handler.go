@@ -42,15 +42,40 @@ func (c *Call) Step() (barrier.Step, error) {
 
 type callKey struct{}
 
+// An incoming call is what a participant is called for, with what it calls because of it
+// as part of the transaction.
+type incoming struct {
+	call *Call
+	ids  branchIDs
+	lost firstError
+}
+
 // WithCall returns a context that carries a call. Middleware of other protocols uses it.
 func WithCall(ctx context.Context, call *Call) context.Context {
-	return context.WithValue(ctx, callKey{}, call)
+	return context.WithValue(ctx, callKey{}, &incoming{call: call, ids: branchIDs{parent: call.Branch}})
 }
 
 // CallFrom returns the call that a context carries.
 func CallFrom(ctx context.Context) (*Call, bool) {
-	call, ok := ctx.Value(callKey{}).(*Call)
-	return call, ok
+	if in := incomingFrom(ctx); in != nil {
+		return in.call, true
+	}
+	return nil, false
+}
+
+func incomingFrom(ctx context.Context) *incoming {
+	in, _ := ctx.Value(callKey{}).(*incoming)
+	return in
+}
+
+// JoinError returns the first error of the branches that a participant has called as part
+// of the transaction that calls it: see [Client.JoinTCC]. Whoever answers the call returns
+// it, as [Handler], [WriteReply] and the interceptor of package grpcclient do.
+func JoinError(ctx context.Context) error {
+	if in := incomingFrom(ctx); in != nil {
+		return in.lost.get()
+	}
+	return nil
 }
 
 type outgoingKey struct{}
@@ -109,8 +134,9 @@ func Handler(f func(ctx context.Context, call *Call) (any, error), opts ...Handl
 		if !ok {
 			return
 		}
-		reply, err := f(WithCall(r.Context(), call), call)
-		WriteReply(w, r.WithContext(WithCall(r.Context(), call)), reply, err)
+		ctx := WithCall(r.Context(), call)
+		reply, err := f(ctx, call)
+		WriteReply(w, r.WithContext(ctx), reply, err)
 	})
 }
 
@@ -176,8 +202,11 @@ func (c *handlerConfig) accept(w http.ResponseWriter, r *http.Request, readBody 
 }
 
 // WriteReply answers a call as [Handler] does: for handlers of frameworks, behind
-// Middleware.
+// Middleware. It answers with [JoinError] where err is nil.
 func WriteReply(w http.ResponseWriter, r *http.Request, reply any, err error) {
+	if err == nil {
+		err = JoinError(r.Context())
+	}
 	var body []byte
 	if err == nil {
 		body, err = replyOf(r.Context(), reply)

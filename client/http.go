@@ -222,9 +222,14 @@ func causeOf(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
+	return withoutURL(err)
+}
+
+// withoutURL is an error without the address, which the operation implies.
+func withoutURL(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
-		return u.Err // without the address, which the operation implies
+		return u.Err
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -89,10 +90,22 @@ func TestStateInWords(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	t.Parallel()
-	for _, server := range []string{"", "127.0.0.1:36789", "grpc://x"} {
-		if _, err := New(Config{Server: server}); err == nil || !strings.Contains(err.Error(), "Config.Server") {
+	for _, server := range []string{"", "127.0.0.1:36789", "grpc://x", "http://", "http://me:secret@host:1", "http://host?token=secret", "http://host/#x"} {
+		if _, err := New(Config{Server: server}); err == nil || !strings.Contains(err.Error(), "Config.Server") || strings.Contains(err.Error(), "secret") {
 			t.Errorf("Server %q: %v", server, err)
 		}
+	}
+	for field, cfg := range map[string]Config{
+		"RequestTimeout": {RequestTimeout: -1}, "RetryPause": {RetryPause: -1}, "FinishTimeout": {FinishTimeout: -1},
+		"ResumeTimeout": {ResumeTimeout: -1}, "ResumesMax": {ResumesMax: -1},
+	} {
+		cfg.Server = "http://host/proxy"
+		if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "Config."+field) {
+			t.Errorf("negative %s: %v", field, err)
+		}
+	}
+	if _, err := New(Config{Server: "http://host/proxy", Attempts: -1}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -123,9 +136,28 @@ func TestRequestsThatAreWrong(t *testing.T) {
 	}
 }
 
+// Errors name the address of a participant without what may be secret in it.
+func TestErrorsTellNoSecrets(t *testing.T) {
+	t.Parallel()
+	c, err := New(Config{Server: "http://127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for address, want := range map[string]string{
+		"http://me:secret@127.0.0.1:1/pay?key=secret": "at http://127.0.0.1:1/pay:",
+		"http://me:secret@127.0.0.1:1":                "at http://127.0.0.1:1:",
+		"http://127.0.0.1:1/%zz?key=secret":           "at http://127.0.0.1:1/%zz:",
+	} {
+		_, err := c.callBranch(t.Context(), participantCall{url: address, op: OpTry})
+		if err == nil || strings.Contains(err.Error(), "secret") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
+
 func TestSecondsAreRoundedUp(t *testing.T) {
 	t.Parallel()
-	for d, want := range map[time.Duration]int64{0: 0, 1: 1, time.Second: 1, time.Second + 1: 2} {
+	for d, want := range map[time.Duration]int64{0: 0, 1: 1, time.Second: 1, time.Second + 1: 2, math.MaxInt64: 9223372037} {
 		if got := Seconds(d); got != want {
 			t.Errorf("Seconds(%v) = %d, want %d", d, got, want)
 		}

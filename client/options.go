@@ -98,5 +98,9 @@ func (o *Options) check() error {
 
 // Seconds is a duration as dtm's protocols carry it: whole seconds, rounded up.
 func Seconds(d time.Duration) int64 {
-	return int64((d + time.Second - 1) / time.Second)
+	whole := int64(d / time.Second)
+	if d%time.Second > 0 {
+		whole++
+	}
+	return whole
 }

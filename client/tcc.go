@@ -11,8 +11,8 @@ import (
 type TCC struct {
 	client *Client
 	gid    string
-	ids    branchIDs
-	lost   firstError
+	ids    *branchIDs
+	lost   *firstError
 }
 
 // A TCCBranch is one participant's part. Confirm and Cancel must not fail; Cancel may
@@ -32,13 +32,18 @@ type TCCBranch struct {
 // dies. A panic of f cancels them too and goes on. An error of Call or Do cancels them also
 // if f swallows it: the branch is registered, and must not be confirmed untried.
 //
-// nil: the decision to confirm is in the server's store; with [Wait], everything is
-// confirmed. ErrFailed, with f's error if there is one: nothing is kept. ErrUnknown:
-// ask [Client.Status]. ErrOngoing, with Wait: decided, some branch is not confirmed yet.
+//	nil         the decision to confirm is in the server's store; with [Wait], everything is
+//	            confirmed
+//	ErrFailed   nothing is kept; f's error, if there was one, is wrapped
+//	ErrOngoing  decided to confirm, and some branch may not be confirmed yet: with Wait, or
+//	            because ctx has ended
+//	ErrUnknown  ask [Client.Status]
+//	ErrRefused  f was not called: the transaction of this [GID] is decided, or of another
+//	            pattern; State tells which way
 func (c *Client) TCC(ctx context.Context, f func(ctx context.Context, t *TCC) error, opts ...Option) error {
 	t := Transaction{Pattern: PatternTCC, Options: optionsOf(opts)}
 	return c.decide(ctx, &t, func(ctx context.Context) error {
-		tcc := &TCC{client: c, gid: t.Options.GID}
+		tcc := &TCC{client: c, gid: t.Options.GID, ids: new(branchIDs), lost: new(firstError)}
 		if err := f(ctx, tcc); err != nil {
 			return err
 		}
@@ -48,13 +53,14 @@ func (c *Client) TCC(ctx context.Context, f func(ctx context.Context, t *TCC) er
 
 // JoinTCC lets a participant try branches of its own, as part of the transaction that
 // calls it: ctx is that of its [Handler] or [Middleware]. The transaction's owner
-// decides about them too.
+// decides about them too: an error of Call or Do is the answer to the owner also if the
+// participant swallows it, see [JoinError].
 func (c *Client) JoinTCC(ctx context.Context) (*TCC, error) {
-	call, ok := CallFrom(ctx)
-	if !ok || call.Pattern != PatternTCC {
+	in := incomingFrom(ctx)
+	if in == nil || in.call.Pattern != PatternTCC {
 		return nil, &Error{Op: "join", Kind: ErrInvalid, Err: errors.New("the context is not that of a call by a TCC: use client.Handler or client.Middleware")}
 	}
-	return &TCC{client: c, gid: call.GID, ids: branchIDs{parent: call.Branch}}, nil
+	return &TCC{client: c, gid: in.call.GID, ids: &in.ids, lost: &in.lost}, nil
 }
 
 // GID is the transaction's name.

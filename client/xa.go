@@ -12,8 +12,8 @@ import (
 type XA struct {
 	client *Client
 	gid    string
-	ids    branchIDs
-	lost   firstError
+	ids    *branchIDs
+	lost   *firstError
 }
 
 // XA runs f, which calls services with [XA.Call]. When f returns nil all that they did is
@@ -23,7 +23,7 @@ type XA struct {
 func (c *Client) XA(ctx context.Context, f func(ctx context.Context, x *XA) error, opts ...Option) error {
 	t := Transaction{Pattern: PatternXA, Options: optionsOf(opts)}
 	return c.decide(ctx, &t, func(ctx context.Context) error {
-		x := &XA{client: c, gid: t.Options.GID}
+		x := &XA{client: c, gid: t.Options.GID, ids: new(branchIDs), lost: new(firstError)}
 		if err := f(ctx, x); err != nil {
 			return err
 		}
@@ -32,13 +32,14 @@ func (c *Client) XA(ctx context.Context, f func(ctx context.Context, x *XA) erro
 }
 
 // JoinXA lets a service call others as part of the transaction that calls it: ctx is
-// that of its [Handler] or [Middleware].
+// that of its [Handler] or [Middleware]. An error of Call is the answer to the caller also
+// if the service swallows it, see [JoinError].
 func (c *Client) JoinXA(ctx context.Context) (*XA, error) {
-	call, ok := CallFrom(ctx)
-	if !ok || call.Pattern != PatternXA {
+	in := incomingFrom(ctx)
+	if in == nil || in.call.Pattern != PatternXA {
 		return nil, &Error{Op: "join", Kind: ErrInvalid, Err: errors.New("the context is not that of a call by an XA: use client.Handler or client.Middleware")}
 	}
-	return &XA{client: c, gid: call.GID, ids: branchIDs{parent: call.Branch}}, nil
+	return &XA{client: c, gid: in.call.GID, ids: &in.ids, lost: &in.lost}, nil
 }
 
 // GID is the transaction's name.

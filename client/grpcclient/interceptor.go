@@ -39,10 +39,14 @@ func UnaryServerInterceptor() grpc.UnaryServerInterceptor {
 		if first(keyGID) == "" {
 			return next(ctx, request)
 		}
-		reply, err := next(client.WithCall(ctx, &client.Call{
+		ctx = client.WithCall(ctx, &client.Call{
 			GID: first(keyGID), Pattern: client.Pattern(first(keyPattern)), Branch: first(keyBranch), Op: client.Op(first(keyOp)),
 			Server: first(keyServer), Phase2URL: first(keyPhase2),
-		}), request)
+		})
+		reply, err := next(ctx, request)
+		if err == nil {
+			err = client.JoinError(ctx)
+		}
 		return reply, toStatus(err)
 	}
 }

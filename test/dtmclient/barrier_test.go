@@ -59,7 +59,7 @@ func TestBarrierEmptyAndHanging(t *testing.T) {
 	barriers(t, func(t *testing.T, w *world, b *bank) {
 		gid := w.gid()
 		b.next("action", slices.Repeat([]fault{breaks}, 50)...)
-		if err := w.saga(gid, func(t *dtmimp.TransBase) { quick(t); t.TimeoutToFail = 1 }, step{b, 10}); err != nil {
+		if err := w.saga(gid, func(t *dtmimp.TransBase) { quick(t); t.TimeoutToFail = 4 }, step{b, 10}); err != nil {
 			t.Fatal(err)
 		}
 		w.await(t, gid, "failed")

@@ -85,6 +85,7 @@ func TestF2PrefixedGIDs(t *testing.T) {
 // F6: what piled up while a service was down is done at once when it is back.
 func TestF6DrainedAtOnce(t *testing.T) {
 	const n, branchTime = 500, 20 * time.Millisecond
+	const serial = n * branchTime
 	s := sharedServer(t)
 	var down atomic.Bool
 	var done atomic.Int64
@@ -98,6 +99,7 @@ func TestF6DrainedAtOnce(t *testing.T) {
 		done.Add(1)
 	}))
 	defer service.Close()
+	began := time.Now()
 	for range n {
 		m := dtmcli.NewMsg(s.http, dtmcli.MustGenGid(s.http)).Add(service.URL, amount{1})
 		m.RetryInterval = 1
@@ -105,14 +107,15 @@ func TestF6DrainedAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	patient := 5 * time.Since(began) // it tells how busy the machine is
 	down.Store(false)
 	until(t, func() bool { return done.Load() > 0 })
-	began := time.Now()
+	began = time.Now()
 	until(t, func() bool { return done.Load() >= n })
 	took := time.Since(began)
 	t.Logf("%d messages with branches of %v were delivered in %v", n, branchTime, took)
-	if serial := n * branchTime; took > serial/2 {
-		t.Errorf("one after the other would have taken %v", serial)
+	if took > serial/2+patient {
+		t.Errorf("one after the other would have taken %v, on a machine that does nothing else", serial)
 	}
 }
 
@@ -141,7 +144,7 @@ func TestF6HungServiceAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if d := time.Since(began); d > patience/4 {
+		if d := time.Since(began); d > requestTimeout/2 {
 			t.Errorf("20 healthy transactions took %v", d)
 		}
 		w.requireMoney(80, 120)

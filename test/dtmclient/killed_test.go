@@ -69,12 +69,17 @@ func TestKilledInSaga(t *testing.T) {
 func TestKilledBeforeConfirm(t *testing.T) {
 	killings(t, func(t *testing.T, w *world, p *process) {
 		gid := w.gid()
-		err := w.tcc(gid, func(t *dtmimp.TransBase) { quick(t); t.TimeoutToFail = 1 }, func() error {
+		killed := false
+		err := w.tcc(gid, func(t *dtmimp.TransBase) { quick(t); t.TimeoutToFail = 10 }, func() error {
+			killed = true
 			p.kill(t)
 			return nil
 		}, w.transfer(30)...)
 		if err == nil {
 			t.Error("it was told that it succeeded")
+		}
+		if !killed {
+			t.Fatalf("it did not get that far: %v", err)
 		}
 		p.start(t)
 		w.await(t, gid, "failed")

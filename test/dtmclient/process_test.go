@@ -2,7 +2,6 @@ package dtmclient_test
 
 import (
 	"context"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -11,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/troth-tx/troth/internal/dbserver"
 )
 
 // A process is a `troth serve` that a test may kill. Its addresses stay the same.
@@ -26,8 +27,7 @@ var shared struct {
 	process *process
 }
 
-// sharedServer returns the server that most cases share: default settings, but for its
-// addresses.
+// sharedServer returns the server that most cases share.
 func sharedServer(t *testing.T) *server {
 	t.Helper()
 	shared.Lock()
@@ -53,15 +53,19 @@ func stopShared() error {
 	return shared.process.cmd.Wait()
 }
 
-// newProcess names a server with its store in a directory, or in a database. It does not
-// run yet.
+// requestTimeout is how long a branch may take: with the default of 3 s one that is late
+// because the machine is busy would be called again, and cases count calls.
+const requestTimeout = time.Minute
+
+// newProcess names a server with its store in a directory, or in a database: default
+// settings, but for its addresses and the time for a branch. It does not run yet.
 func newProcess(t *testing.T, store string) *process {
 	t.Helper()
 	onHTTP, onGRPC := freeAddress(t), freeAddress(t)
 	return &process{
 		server: server{root: "http://" + onHTTP, http: "http://" + onHTTP + "/api/dtmsvr", rpc: onGRPC},
 		log:    filepath.Join(filepath.Dir(program), onHTTP+".log"),
-		args:   []string{"serve", "--http", onHTTP, "--grpc", onGRPC, "--store", store},
+		args:   []string{"serve", "--http", onHTTP, "--grpc", onGRPC, "--store", store, "--request-timeout", requestTimeout.String()},
 	}
 }
 
@@ -101,13 +105,12 @@ func (p *process) kill(t *testing.T) {
 	_ = p.cmd.Wait() // "signal: killed"
 }
 
-// freeAddress finds a port that nobody listens on.
+// freeAddress is one where a program can listen, and again after it has died.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
+	address, err := dbserver.HoldAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return address
 }

@@ -71,12 +71,12 @@ func TestTCCPersists(t *testing.T) {
 	})
 }
 
-// The caller is not heard of for a second after its tries: they are cancelled, and its
+// The caller is not heard of for some seconds after its tries: they are cancelled, and its
 // late submission is refused.
 func TestTCCTimeout(t *testing.T) {
 	protocols(t, func(t *testing.T, w *world) {
 		gid := w.gid()
-		err := w.tcc(gid, func(t *dtmimp.TransBase) { quick(t); t.TimeoutToFail = 1 }, func() error {
+		err := w.tcc(gid, func(t *dtmimp.TransBase) { quick(t); t.TimeoutToFail = 4 }, func() error {
 			r := w.await(t, gid, "failed")
 			requireBranches(t, r, "01 cancel succeed", "01 confirm prepared", "02 cancel succeed", "02 confirm prepared")
 			return nil
@@ -84,6 +84,7 @@ func TestTCCTimeout(t *testing.T) {
 		if err == nil {
 			t.Error("its late submission was taken")
 		}
+		w.await(t, gid, "failed")
 		w.requireMoney(100, 100)
 	})
 }

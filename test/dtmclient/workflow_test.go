@@ -62,7 +62,7 @@ func newFlow(t *testing.T, s *server, protocol string) *flow {
 // start runs a workflow under its gid, which is its name too.
 func (f *flow) start(t *testing.T, gid string, run workflow.WfFunc2, input []byte) ([]byte, error) {
 	t.Helper()
-	err := workflow.Register2(gid, run, func(wf *workflow.Workflow) { wf.TimeoutToFail, wf.RetryInterval = 1, 1 })
+	err := workflow.Register2(gid, run, func(wf *workflow.Workflow) { wf.TimeoutToFail, wf.RetryInterval = 6, 1 })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,18 +52,19 @@ func TestXAPersists(t *testing.T) {
 	})
 }
 
-// The caller is not heard of for a second: what is prepared is rolled back, and its late
+// The caller is not heard of for some seconds: what is prepared is rolled back, and its late
 // submission is refused.
 func TestXATimeout(t *testing.T) {
 	protocols(t, func(t *testing.T, w *world) {
 		gid := w.gid()
-		err := w.xa(gid, func(t *dtmimp.TransBase) { quick(t); t.TimeoutToFail = 1 }, func() error {
+		err := w.xa(gid, func(t *dtmimp.TransBase) { quick(t); t.TimeoutToFail = 4 }, func() error {
 			w.await(t, gid, "failed")
 			return nil
 		}, w.transfer(30)...)
 		if err == nil {
 			t.Error("its late submission was taken")
 		}
+		w.await(t, gid, "failed")
 		w.requireMoney(100, 100)
 	})
 }

@@ -66,7 +66,7 @@ func newRig(t *testing.T, decisions bool) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := r.res.Close(ctx); err != nil {
 			t.Error(err)

@@ -209,14 +209,25 @@ func TestSessionSettings(t *testing.T) {
 func TestBusyTimeoutEndsWithTheTransaction(t *testing.T) {
 	t.Parallel()
 	h := newHome(t, "")
-	life, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	b, err := h.res.Begin(t.Context(), troth.BranchConfig{GID: troth.NewGID(domain, time.Now()), Branch: 1, Context: life})
-	h.must(err)
-	defer b.Close()
-	if got := h.number(b.(branchDB).DB(), "PRAGMA busy_timeout"); got <= 0 || got > 2000 {
-		t.Fatalf("busy_timeout is %d ms with 2 s to go", got)
+	for range 20 { // the machine may be too busy to ask in time
+		life, cancel := context.WithTimeout(t.Context(), 4*time.Second) // the default is five
+		b, err := h.res.Begin(t.Context(), troth.BranchConfig{GID: troth.NewGID(domain, time.Now()), Branch: 1, Context: life})
+		var got int64
+		if err == nil {
+			err = b.(branchDB).DB().QueryRowContext(t.Context(), "PRAGMA busy_timeout").Scan(&got)
+			b.Close()
+		}
+		late := life.Err() != nil
+		cancel()
+		if late {
+			continue
+		}
+		if err != nil || got <= 0 || got > 4000 {
+			t.Errorf("busy_timeout is %d ms with 4 s to go: %v", got, err)
+		}
+		return
 	}
+	t.Error("no branch was asked within four seconds")
 }
 
 // Without a write-ahead log a reader keeps COMMIT from the file.
@@ -233,7 +244,7 @@ func TestCommitWaitsForReaders(t *testing.T) {
 	read()
 	b, db, d := h.begin()
 	h.exec(db, add10)
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // in which it tries at least once
 	defer cancel()
 	outcome, err := b.CommitDeciding(ctx, d)
 	if outcome != troth.Aborted || err == nil {

@@ -130,12 +130,44 @@ func (w *world) has(t *testing.T, id int) bool {
 // sessions counts the server's sessions that came through the proxy.
 func (w *world) sessions(t *testing.T) (n int) {
 	t.Helper()
-	query := "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-	if w.driver == "mysql" {
-		query = "SELECT count(*) FROM information_schema.processlist WHERE db = database() AND id <> connection_id()"
-	}
 	w.direct.SetMaxOpenConns(1)
+	if w.driver == "mysql" {
+		return mariaSessions(t, w.direct)
+	}
+	const query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 	if err := w.direct.QueryRowContext(t.Context(), query).Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// mariaSessions counts the sessions of a database beside one's own.
+// information_schema.processlist would be shorter to ask, and crashes the server (10.11.19)
+// while sessions come and go.
+func mariaSessions(t *testing.T, direct *sql.DB) (n int) {
+	t.Helper()
+	var database string
+	var own int64
+	if err := direct.QueryRowContext(t.Context(), "SELECT database(), connection_id()").Scan(&database, &own); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := direct.QueryContext(t.Context(), "SHOW PROCESSLIST")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var id int64
+		var of sql.NullString
+		var rest sql.RawBytes
+		if err := rows.Scan(&id, &rest, &rest, &of, &rest, &rest, &rest, &rest, &rest); err != nil {
+			t.Fatal(err)
+		}
+		if of.String == database && id != own {
+			n++
+		}
+	}
+	if err := rows.Err(); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -148,7 +180,7 @@ func (w *world) awaitSessions(t *testing.T, want int) {
 		if n == want {
 			return
 		}
-		if time.Since(start) > 10*time.Second {
+		if time.Since(start) > 2*time.Minute {
 			t.Fatalf("the server has %d sessions, want %d", n, want)
 		}
 	}
@@ -158,8 +190,8 @@ func await(t *testing.T, what string, c <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-c:
-	case <-time.After(20 * time.Second):
-		t.Fatalf("%s: not within 20 s", what)
+	case <-time.After(2 * time.Minute):
+		t.Fatalf("%s: not within 2 min", what)
 	}
 }
 

@@ -84,7 +84,8 @@ type Store interface {
 	Audit
 }
 
-// A Filter selects what List returns. Zero fields select all.
+// A Filter selects what List returns. Zero fields select all. Nothing has an owner or a
+// prefix that is not text in UTF-8 without NUL.
 type Filter struct {
 	States       []State
 	Pattern      Pattern

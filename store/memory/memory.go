@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/troth-tx/troth/store"
 )
@@ -203,7 +204,7 @@ func selects(f store.Filter, t *store.Transaction) bool {
 	return (len(f.States) == 0 || slices.Contains(f.States, t.State)) &&
 		(f.Pattern == 0 || f.Pattern == t.Pattern) &&
 		(f.Owner == "" || f.Owner == t.Owner) &&
-		strings.HasPrefix(t.GID, f.GIDPrefix) &&
+		strings.HasPrefix(t.GID, f.GIDPrefix) && utf8.ValidString(f.GIDPrefix) &&
 		(f.CreatedFrom.IsZero() || !t.Created.Before(f.CreatedFrom)) &&
 		(f.CreatedUntil.IsZero() || t.Created.Before(f.CreatedUntil)) &&
 		(!f.Stuck || !t.State.Over() && t.Attempts > 0)

@@ -35,8 +35,9 @@ type Options struct {
 	Timeout time.Duration
 
 	// Allow names settings of the server that are accepted although a crash can lose
-	// with them what was confirmed: "innodb_flush_log_at_trx_commit", "sync_binlog",
-	// "wsrep_on".
+	// with them what was confirmed: "innodb_flush_log_at_trx_commit", "sync_binlog"; or
+	// although what is read with them can be old: "wsrep_on", "autocommit",
+	// "tx_isolation", "transaction_isolation".
 	Allow []string
 
 	// Logger hears of what a person should know. Nil is silent.
@@ -50,7 +51,7 @@ var _ store.Store = (*Store)(nil)
 
 // Open opens the store in the database of db, and makes or upgrades its tables unless
 // NoCreate says not to. It refuses tables of a newer program, and a server that
-// can lose what it confirmed. db stays open until its owner closes it, after the
+// can lose what it confirmed, or whose sessions read what is not so. db stays open until its owner closes it, after the
 // store; it must allow more connections than Writers. Nil options are the defaults.
 func Open(ctx context.Context, db *sql.DB, options *Options) (*Store, error) {
 	var o Options

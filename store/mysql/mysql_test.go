@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -136,6 +137,12 @@ func TestOpenRefuses(t *testing.T) {
 		t.Errorf("Open of a server without fsync = %v, want a refusal", err)
 	}
 	open(t, db, &mysql.Options{Allow: []string{"innodb_flush_log_at_trx_commit"}})
+	for name, value := range map[string]string{"autocommit": "0", "tx_isolation": "'READ-UNCOMMITTED'"} {
+		sessions := database(t, server.DSN("mysql")+"?"+name+"="+url.QueryEscape(value))
+		if _, err := mysql.Open(t.Context(), sessions, &mysql.Options{Allow: []string{"innodb_flush_log_at_trx_commit"}}); err == nil || !strings.Contains(err.Error(), name+" is") {
+			t.Errorf("Open with %s = %s: %v, want a refusal", name, value, err)
+		}
+	}
 	db.SetMaxOpenConns(2)
 	if _, err := mysql.Open(t.Context(), db, &mysql.Options{Allow: []string{"innodb_flush_log_at_trx_commit"}}); err == nil || !strings.Contains(err.Error(), "SetMaxOpenConns") {
 		t.Errorf("Open of a pool that is too small = %v, want a refusal", err)

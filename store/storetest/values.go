@@ -177,6 +177,11 @@ func testOddGIDs(t *testing.T, s store.Store) {
 		x.Attempts = i
 		mustCreate(t, s, x)
 	}
+	for _, f := range []store.Filter{{GIDPrefix: "\x00"}, {GIDPrefix: "a\x00"}, {GIDPrefix: "\xc3"}, {GIDPrefix: "\xff"}, {Owner: "\x00"}, {Owner: "\xff"}} {
+		if got, _, err := s.List(t.Context(), f); err != nil || len(got) > 0 { // the first byte of "ü" is 0xc3
+			t.Errorf("List of prefix %q, owner %q = %d, %v, want none", f.GIDPrefix, f.Owner, len(got), err)
+		}
+	}
 	for i, gid := range gids {
 		x := mustGet(t, s, gid)
 		if x.GID != gid || x.Attempts != i {

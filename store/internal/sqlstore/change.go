@@ -120,17 +120,23 @@ func definitionSize(t *store.Transaction) int {
 }
 
 // checkName refuses what not every database can keep and compare byte for byte.
-func checkName(field, s string) error {
+func checkName(field, s string) error { return checkText(field, s, nameMax) }
+
+// checkText refuses what is empty, longer than bytesMax or no text.
+func checkText(field, s string, bytesMax int) error {
 	switch {
 	case s == "":
 		return fmt.Errorf("store: %s is empty", field)
-	case len(s) > nameMax:
-		return fmt.Errorf("store: %s has %d bytes, the limit is %d", field, len(s), nameMax)
-	case !utf8.ValidString(s) || strings.ContainsRune(s, 0):
+	case len(s) > bytesMax:
+		return fmt.Errorf("store: %s has %d bytes, the limit is %d", field, len(s), bytesMax)
+	case !isText(s):
 		return fmt.Errorf("store: %s is not text in UTF-8", field)
 	}
 	return nil
 }
+
+// isText reports whether every database takes it as text.
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // forPeople cuts a text at a boundary of characters and takes out what not every
 // database accepts as text.
@@ -182,17 +188,4 @@ func (r *row) addParts(version int64, content []byte) {
 		r.parts = append(r.parts, part{r.seq, version*partsMax + k, content[:n]})
 		content = content[n:]
 	}
-}
-
-// checkText is checkName for what may be longer.
-func checkText(field, s string) error {
-	switch {
-	case s == "":
-		return fmt.Errorf("store: %s is empty", field)
-	case len(s) > textMax:
-		return fmt.Errorf("store: %s has %d bytes, the limit is %d", field, len(s), textMax)
-	case !utf8.ValidString(s) || strings.ContainsRune(s, 0):
-		return fmt.Errorf("store: %s is not text in UTF-8", field)
-	}
-	return nil
 }

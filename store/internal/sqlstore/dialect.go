@@ -17,8 +17,9 @@ type Dialect interface {
 	goose() goose.Dialect
 	versionColumns() string // of the table in which goose notes what it has done
 
-	// durability is a query for names and values of settings, and what they should be.
-	durability() (query string, settings []setting)
+	// settings is a query for names and values of settings that a session of the pool has,
+	// and what they should be.
+	settings() (query string, settings []setting)
 
 	// lockSchema keeps other processes from changing tables meanwhile, where goose does not.
 	lockSchema(ctx context.Context, db *sql.DB) (unlock func(), err error)

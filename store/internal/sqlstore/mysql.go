@@ -22,12 +22,20 @@ func (MySQL) versionColumns() string {
 		" tstamp timestamp NULL DEFAULT now()"
 }
 
-func (MySQL) durability() (string, []setting) {
-	return "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('innodb_flush_log_at_trx_commit', 'log_bin', 'sync_binlog', 'wsrep_on')", []setting{
-		{"innodb_flush_log_at_trx_commit", []string{"1"}, "run SET GLOBAL innodb_flush_log_at_trx_commit = 1, and put it into the server's configuration"},
-		{"sync_binlog", []string{"1"}, "run SET GLOBAL sync_binlog = 1, and put it into the server's configuration"},
-		{"wsrep_on", []string{"off"}, "use a server that is not part of a Galera cluster, whose nodes can answer with old data"},
-	}
+// settings: reads take what the pool's sessions have. Where they do not commit by
+// themselves, they see for ever what was there at their first.
+func (MySQL) settings() (string, []setting) {
+	committed := []string{"read-committed", "repeatable-read", "serializable"}
+	const isolation = "leave the isolation level at its default, in the server's configuration and in the data source name"
+	return "SHOW SESSION VARIABLES WHERE Variable_name IN ('innodb_flush_log_at_trx_commit', 'log_bin', 'sync_binlog', 'wsrep_on'," +
+			" 'autocommit', 'tx_isolation', 'transaction_isolation')", []setting{
+			{"innodb_flush_log_at_trx_commit", []string{"1"}, harmLost, "run SET GLOBAL innodb_flush_log_at_trx_commit = 1, and put it into the server's configuration"},
+			{"sync_binlog", []string{"1"}, harmLost, "run SET GLOBAL sync_binlog = 1, and put it into the server's configuration"},
+			{"wsrep_on", []string{"off"}, harmOld, "use a server that is not part of a Galera cluster, whose nodes can answer with old data"},
+			{"autocommit", []string{"on"}, harmOld, "leave it on, in the server's configuration and in the data source name"},
+			{"tx_isolation", committed, harmOld, isolation},
+			{"transaction_isolation", committed, harmOld, isolation}, // its name in MySQL
+		}
 }
 
 // lockSchema takes a lock of the server that is named for the database, and ends with

@@ -17,10 +17,10 @@ var _ Dialect = Postgres{}
 func (Postgres) name() string         { return "postgres" }
 func (Postgres) goose() goose.Dialect { return goose.DialectPostgres }
 
-func (Postgres) durability() (string, []setting) {
+func (Postgres) settings() (string, []setting) {
 	return "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes')", []setting{
-		{"fsync", []string{"on"}, "run ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf()"},
-		{"full_page_writes", []string{"on"}, "run ALTER SYSTEM SET full_page_writes = on; SELECT pg_reload_conf()"},
+		{"fsync", []string{"on"}, harmLost, "run ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf()"},
+		{"full_page_writes", []string{"on"}, harmLost, "run ALTER SYSTEM SET full_page_writes = on; SELECT pg_reload_conf()"},
 	}
 }
 

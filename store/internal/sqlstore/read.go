@@ -252,6 +252,10 @@ func conditions(f store.Filter) (where string, args []any, err error) {
 	if f.Pattern != 0 {
 		and("t.pattern = ?", int64(f.Pattern))
 	}
+	if !isText(f.Owner) || !isText(f.GIDPrefix) { // which some databases refuse to look for
+		and("1 = 0")
+		f.Owner, f.GIDPrefix = "", ""
+	}
 	if f.Owner != "" {
 		and("t.owner = ? AND t.owner <> ''", f.Owner)
 	}

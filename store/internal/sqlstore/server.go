@@ -33,7 +33,7 @@ func Open(ctx context.Context, d Dialect, db *sql.DB, o ServerOptions) (*Store, 
 		return nil, fmt.Errorf("store: the pool allows %d connections, and %d writers need %d: raise it with SetMaxOpenConns, or have fewer writers",
 			limit, o.Writers, o.Writers+2)
 	}
-	if err := checkDurability(ctx, d, db, o.Allow); err != nil {
+	if err := checkSettings(ctx, d, db, o.Allow); err != nil {
 		return nil, err
 	}
 	if err := Migrate(ctx, d, db, !o.NoCreate); err != nil {
@@ -42,17 +42,24 @@ func Open(ctx context.Context, d Dialect, db *sql.DB, o ServerOptions) (*Store, 
 	return New(d, Config{Read: db, Write: db, Writers: o.Writers, Timeout: o.Timeout, Logger: o.Logger}), nil
 }
 
-// A setting of a server, which can lose what was confirmed unless it is one of good.
-// A missing one is good.
+// A setting of a server, which does harm unless it is one of good. A missing one is good.
 type setting struct {
 	name string
 	good []string
+	harm string
 	fix  string
 }
 
-// checkDurability refuses settings under which a crash can lose what was confirmed.
-func checkDurability(ctx context.Context, d Dialect, db *sql.DB, allow []string) error {
-	text, settings := d.durability()
+// The harm of settings.
+const (
+	harmLost = "a crash can lose what was confirmed"
+	harmOld  = "what is read can be old, or never have been"
+)
+
+// checkSettings refuses settings under which what was confirmed can be lost, or what is
+// read is not what was confirmed.
+func checkSettings(ctx context.Context, d Dialect, db *sql.DB, allow []string) error {
+	text, settings := d.settings()
 	rows, err := db.QueryContext(ctx, text)
 	values := make(map[string]string)
 	_, err = scanAll(rows, err, func(rows *sql.Rows) (name string, err error) {
@@ -62,7 +69,7 @@ func checkDurability(ctx context.Context, d Dialect, db *sql.DB, allow []string)
 		return name, err
 	})
 	if err != nil {
-		return fmt.Errorf("store: read the settings of durability: %w", err)
+		return fmt.Errorf("store: read the server's settings: %w", err)
 	}
 	if values["log_bin"] == "off" {
 		delete(values, "sync_binlog")
@@ -71,7 +78,7 @@ func checkDurability(ctx context.Context, d Dialect, db *sql.DB, allow []string)
 	for _, s := range settings {
 		value, ok := values[s.name]
 		if ok && !slices.Contains(s.good, value) && !slices.Contains(allow, s.name) {
-			bad = append(bad, fmt.Errorf("store: %s is %s, and a crash can lose what was confirmed: %s, or accept it in Options.Allow", s.name, value, s.fix))
+			bad = append(bad, fmt.Errorf("store: %s is %s, and %s: %s, or accept it in Options.Allow", s.name, value, s.harm, s.fix))
 		}
 	}
 	return errors.Join(bad...)

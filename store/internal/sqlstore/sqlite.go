@@ -18,8 +18,8 @@ var _ Dialect = SQLite{}
 func (SQLite) name() string         { return "sqlite" }
 func (SQLite) goose() goose.Dialect { return goose.DialectSQLite3 }
 
-// durability: whoever opens the file sees to it.
-func (SQLite) durability() (string, []setting) { return "SELECT '', ''", nil }
+// settings: whoever opens the file sees to them.
+func (SQLite) settings() (string, []setting) { return "SELECT '', ''", nil }
 
 func (SQLite) lockSchema(context.Context, *sql.DB) (func(), error) { return func() {}, nil }
 

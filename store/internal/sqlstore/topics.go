@@ -63,7 +63,7 @@ func (s *Store) Subscribe(ctx context.Context, topic string, x store.Subscriber)
 	if err := checkName("topic", topic); err != nil {
 		return err
 	}
-	if err := checkText("url", x.URL); err != nil {
+	if err := checkText("url", x.URL, textMax); err != nil {
 		return err
 	}
 	return s.changeTopic(ctx, store.ErrExists,

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"sync"
@@ -75,10 +74,8 @@ func (c *Caller) exchange(ctx context.Context, t *target, query, method string, 
 
 // unwrapped prefers the reason why a call was given up.
 func unwrapped(ctx context.Context, err error) error {
-	var timeout net.Error
-	cause := context.Cause(ctx)
-	switch {
-	case errors.Is(cause, context.DeadlineExceeded), cause == nil && errors.As(err, &timeout) && timeout.Timeout():
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, context.DeadlineExceeded):
 		return errors.New("no answer in time")
 	case cause != nil:
 		return cause

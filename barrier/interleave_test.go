@@ -153,7 +153,7 @@ func (s *schedule) enter(t *testing.T, i int) {
 // settle returns when each call that is entering has entered or waits for a lock.
 func (s *schedule) settle(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for {
 		waiting := 0

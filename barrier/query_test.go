@@ -107,7 +107,7 @@ func TestLocalTransactionRacesQueries(t *testing.T) {
 			rounds = 60 // one writer at a time, which sleeps while it waits
 		}
 		var first, ruledOut int
-		for round := range rounds {
+		for round := 0; round < rounds || (first == 0 || ruledOut == 0) && round < 20*rounds; round++ {
 			s := message(t, newGID())
 			start := make(chan struct{})
 			var wg sync.WaitGroup

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/troth-tx/troth/barrier"
 )
@@ -70,7 +69,7 @@ func lockQuiet(ctx context.Context, tx *sql.Tx, id int) error {
 // A file without busy_timeout answers at once that another one writes.
 func TestRunRepeatsOnABusyFile(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, barrier.SQLite, "sqlite", strings.ReplaceAll(sqliteDSN(t), "10000", "0"), "")
+	w := newWorld(t, barrier.SQLite, "sqlite", strings.ReplaceAll(sqliteDSN(t), "60000", "0"), "")
 	holder, err := w.db.BeginTx(t.Context(), nil)
 	must(t, err)
 	s := step(t, newGID(), barrier.Action)
@@ -82,11 +81,28 @@ func TestRunRepeatsOnABusyFile(t *testing.T) {
 		t.Fatalf("got %v from a busy file", other)
 	}
 	must(t, tx.Rollback())
-	time.AfterFunc(5*time.Millisecond, func() { _ = holder.Rollback() })
-	must(t, w.run(t, s))
+	third := &nth{DB: w.db, left: 3, then: func() { must(t, holder.Rollback()) }}
+	must(t, w.Run(t.Context(), third, s, w.effect(s, 1)))
+	if third.left > 0 {
+		t.Errorf("%d attempts were left when the file became free", third.left)
+	}
 	if n := w.counts(t, s.GID)[barrier.Action]; n != 1 {
 		t.Errorf("%d effects", n)
 	}
+}
+
+// nth is a database that calls then before the nth transaction begins.
+type nth struct {
+	*sql.DB
+	left int
+	then func()
+}
+
+func (n *nth) BeginTx(ctx context.Context, options *sql.TxOptions) (*sql.Tx, error) {
+	if n.left--; n.left == 0 {
+		n.then()
+	}
+	return n.DB.BeginTx(ctx, options)
 }
 
 func TestAttempts(t *testing.T) {

@@ -56,7 +56,7 @@ var engines = []struct {
 
 func sqliteDSN(t *testing.T) string {
 	return "file:" + filepath.Join(t.TempDir(), "db") + "?" + url.Values{
-		"_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)"},
+		"_pragma": {"busy_timeout(60000)", "journal_mode(WAL)", "synchronous(FULL)"},
 	}.Encode()
 }
 

@@ -36,10 +36,13 @@ type world struct {
 	client *redis.Client
 }
 
+const patience = 2 * time.Minute
+
 func setup(t *testing.T) *world {
 	t.Helper()
 	server := dbtest.NewRedis(t, dbtest.RedisConfig{})
-	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	// A call that the client gives up and repeats comes to another verdict: it is patient.
+	client := redis.NewClient(&redis.Options{Addr: server.Addr(), DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience, PoolTimeout: patience})
 	t.Cleanup(func() { _ = client.Close() })
 	b, err := redisbarrier.New(client, nil)
 	must(t, err)
@@ -349,7 +352,7 @@ func TestServerKilled(t *testing.T) {
 		}
 		s := step(t, rand.Text(), barrier.Action)
 		for n := range 3 { // it is repeated also after it was done
-			deadline := time.Now().Add(60 * time.Second)
+			deadline := time.Now().Add(patience)
 			for {
 				v, err := b.Adjust(t.Context(), s, "account", 1)
 				if err == nil {
@@ -377,7 +380,7 @@ func TestServerKilled(t *testing.T) {
 func TestSharedWithDTM(t *testing.T) {
 	t.Parallel()
 	w := setup(t)
-	old := redis8.NewClient(&redis8.Options{Addr: w.server.Addr()})
+	old := redis8.NewClient(&redis8.Options{Addr: w.server.Addr(), DialTimeout: patience, ReadTimeout: patience, WriteTimeout: patience, PoolTimeout: patience})
 	t.Cleanup(func() { _ = old.Close() })
 	theirs := func(s barrier.Step, account string) error {
 		b, err := dtmcli.BarrierFrom(s.TransType, s.GID, s.Branch, string(s.Op))

@@ -45,7 +45,7 @@ func awaitWaiter(t *testing.T, e engine, db *sql.DB, n int) {
 		time.Sleep(100 * time.Millisecond)
 		return
 	}
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		if e.kind == MySQL {
 			innodbLook.Lock()
@@ -99,7 +99,7 @@ func TestRecovererWaitsForTheHome(t *testing.T) {
 	}{{"COMMIT", troth.Committed}, {"ROLLBACK", troth.Aborted}} {
 		t.Run(end.statement, func(t *testing.T) {
 			forEach(t, func(t *testing.T, e engine, db *sql.DB) {
-				table, gid := openTable(t, e, db, Options{}), newGID()
+				table, gid := openTable(t, e, db, Options{LockWait: 10 * time.Minute}), newGID()
 				h := newHome(t, e, db)
 				mustExec(t, h.conn, table.InsertSQL(commit(gid)))
 				// Three, as InnoDB makes those that wait for one key deadlock when the
@@ -130,7 +130,7 @@ func TestHomeThatLostItsSessionIsAborted(t *testing.T) {
 		if e.kind == SQLite {
 			t.Skip("the session is in this process and cannot be lost alone")
 		}
-		table, gid := openTable(t, e, db, Options{}), newGID()
+		table, gid := openTable(t, e, db, Options{LockWait: 10 * time.Minute}), newGID()
 		h := newHome(t, e, db)
 		id, kill := "SELECT connection_id()", "KILL ?"
 		if e.kind == Postgres {
@@ -183,7 +183,7 @@ func TestTheServerBoundsTheWait(t *testing.T) {
 
 func TestTheCallerBoundsTheWait(t *testing.T) {
 	forEach(t, func(t *testing.T, e engine, db *sql.DB) {
-		table, gid := openTable(t, e, db, Options{LockWait: 30 * time.Second}), newGID()
+		table, gid := openTable(t, e, db, Options{LockWait: time.Hour}), newGID()
 		h := newHome(t, e, db)
 		mustExec(t, h.conn, table.InsertSQL(commit(gid)))
 		ctx, cancel := context.WithCancel(t.Context())
@@ -195,7 +195,7 @@ func TestTheCallerBoundsTheWait(t *testing.T) {
 			if a.err == nil || a.outcome != troth.Undecided {
 				t.Fatalf("Decide = %v, %v after cancel, want an error", a.outcome, a.err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("Decide does not heed its ctx")
 		}
 		mustExec(t, h.conn, "COMMIT")
@@ -240,7 +240,7 @@ func TestHousekeepingPassesAnOpenHome(t *testing.T) {
 		if e.kind == SQLite {
 			t.Skip("one writer at a time")
 		}
-		table := openTable(t, e, db, Options{LockWait: 30 * time.Second})
+		table := openTable(t, e, db, Options{LockWait: time.Hour})
 		old := troth.NewGID("bank", time.Now().Add(-time.Hour))
 		gids := []troth.GID{newGID(), newGID(), newGID()}
 		mustDecide(t, table, abort(old), troth.Aborted)
@@ -249,7 +249,7 @@ func TestHousekeepingPassesAnOpenHome(t *testing.T) {
 		h := newHome(t, e, db)
 		mustExec(t, h.conn, table.InsertSQL(commit(gids[1])))
 
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		list, err := table.Committed(ctx, 0, "", 10)
 		if err != nil || len(list) != 2 {

@@ -133,7 +133,7 @@ func TestStepIsGivenUpBesideASuccess(t *testing.T) {
 }
 
 // A participant refuses with bytes that are no text, or in words that are ours. It is
-// recorded all the same, as a failure.
+// recorded all the same, as a failure, which the next run is told.
 func TestOddRefusals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
@@ -142,14 +142,24 @@ func TestOddRefusals(t *testing.T) {
 		_, _ = rw.Write([]byte("geschlo\xdfen"))
 	}))
 	defer s.Close()
+	var runs atomic.Int32
 	ws := newRegistry(t, w.Client, func(ctx context.Context, w *client.Workflow, input []byte) ([]byte, error) {
 		step := w.Step("book").OnRollback(nothing)
+		work := func() ([]byte, error) { return step.Do(ctx, ends(ourWords{})) }
 		if string(input) == "bytes" {
-			return step.Post(ctx, s.URL, nil)
+			work = func() ([]byte, error) { return step.Post(ctx, s.URL, nil) }
 		}
-		return step.Do(ctx, ends(ourWords{}))
+		result, err := work()
+		if runs.Add(1)%2 == 1 {
+			err = errors.New("this process dies")
+		}
+		return result, err
 	})
 	for _, gid := range []string{"bytes", "words"} {
+		if _, err := ws.Execute(t.Context(), "f", []byte(gid), client.GID(gid)); err == nil || errors.Is(err, client.ErrFailed) {
+			t.Errorf("%s: %v", gid, err)
+		}
+		requireKept(t, w, gid, client.Prepared, "01-book action failed")
 		if _, err := ws.Execute(t.Context(), "f", []byte(gid), client.GID(gid)); !errors.Is(err, client.ErrFailed) {
 			t.Errorf("%s: %v", gid, err)
 		}

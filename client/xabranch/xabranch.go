@@ -50,7 +50,8 @@ type Config struct {
 	// service, which opens and closes it: do not give it to a troth.Manager too.
 	Resource troth.Resource
 
-	// DB is a pool of the same database, and Barrier a table in it that exists.
+	// DB is a pool of the same database, which Open checks, and Barrier a table in it that
+	// exists: the *sql.DB that the resource was made with will do.
 	DB      *sql.DB
 	Barrier *barrier.Table
 
@@ -96,7 +97,8 @@ type hold struct {
 }
 
 // Open opens the resource: its error names the setting of the database that is wrong and
-// the statement that mends it. Close the service in the end.
+// the statement that mends it, or says that Config.DB is another database. Close the
+// service in the end.
 func Open(ctx context.Context, cfg Config) (*Service, error) {
 	if cfg.Client == nil || cfg.Resource == nil || cfg.DB == nil || cfg.Barrier == nil {
 		return nil, errors.New("xabranch: Config needs Client, Resource, DB and Barrier")
@@ -121,9 +123,13 @@ func Open(ctx context.Context, cfg Config) (*Service, error) {
 		return nil, errors.Join(errors.New("xabranch: the database cannot prepare transactions: on PostgreSQL set max_prepared_transactions"),
 			cfg.Resource.Close(ctx))
 	}
-	return &Service{
+	s := &Service{
 		cfg: cfg, work: make(map[troth.XID]context.CancelCauseFunc), held: make(map[troth.XID]*hold),
-	}, nil
+	}
+	if err := s.checkDB(ctx); err != nil {
+		return nil, errors.Join(err, cfg.Resource.Close(ctx))
+	}
+	return s, nil
 }
 
 func setDefault(field *time.Duration, value time.Duration) {

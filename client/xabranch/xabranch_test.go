@@ -145,12 +145,8 @@ func (s *shop) open(t *testing.T, c *client.Client, db *sql.DB) *xabranch.Servic
 
 func (s *shop) openHolding(t *testing.T, c *client.Client, db *sql.DB, hold time.Duration) *xabranch.Service {
 	t.Helper()
-	var r troth.Resource = postgres.New("shop", db)
-	if s.driver == "mysql" {
-		r = mysql.New("shop", db)
-	}
 	service, err := xabranch.Open(t.Context(), xabranch.Config{
-		Client: c, Resource: r, DB: db, Barrier: s.table(t), WaitMax: time.Second, HoldMax: hold,
+		Client: c, Resource: s.resource(db), DB: db, Barrier: s.table(t), WaitMax: time.Second, HoldMax: hold,
 		Domain: s.domain(), // MariaDB lists the branches of all tests
 	})
 	if err != nil {
@@ -162,6 +158,13 @@ func (s *shop) openHolding(t *testing.T, c *client.Client, db *sql.DB, hold time
 		}
 	})
 	return service
+}
+
+func (s *shop) resource(db *sql.DB) troth.Resource {
+	if s.driver == "mysql" {
+		return mysql.New("shop", db)
+	}
+	return postgres.New("shop", db)
 }
 
 // domain is the database's own.
@@ -481,5 +484,48 @@ func TestRollbackDuringWork(t *testing.T) {
 			t.Errorf("it ends with %v", err)
 		}
 		s.require(t, gid, 10)
+	})
+}
+
+// With a pool of another database, rollbacks would leave their rows where no branch looks.
+func TestOpenRefusesAnotherDatabase(t *testing.T) {
+	eachDatabase(t, func(t *testing.T, c *client.Client, s *shop) {
+		other := newShop(t, s.driver, c)
+		pools := map[string]*sql.DB{"another database": other.db}
+		if s.driver == "pgx" {
+			if _, err := s.db.ExecContext(t.Context(), "CREATE SCHEMA elsewhere"); err != nil {
+				t.Fatal(err)
+			}
+			dsn, err := url.Parse(s.dsn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q := dsn.Query()
+			q.Set("search_path", "elsewhere,public")
+			dsn.RawQuery = q.Encode()
+			shadowed, err := sql.Open(s.driver, dsn.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = shadowed.Close() })
+			if err := s.table(t).Create(t.Context(), shadowed); err != nil {
+				t.Fatal(err)
+			}
+			pools["another schema"] = shadowed
+		}
+		for name, db := range pools {
+			service, err := xabranch.Open(t.Context(), xabranch.Config{
+				Client: c, Resource: s.resource(s.db), DB: db, Barrier: s.table(t), Domain: s.domain(),
+			})
+			if err == nil {
+				_ = service.Close(t.Context())
+			}
+			if err == nil || !strings.Contains(err.Error(), "Config.DB is not the database of Config.Resource") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if n := s.inDoubt(t, ""); n != 0 {
+			t.Errorf("%d branches are left", n)
+		}
 	})
 }

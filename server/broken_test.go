@@ -30,7 +30,7 @@ func TestServerEndsWithItsStore(t *testing.T) {
 		if !errors.Is(err, store.ErrBroken) {
 			t.Errorf("it failed with %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("nobody is told")
 	}
 	if code, _ := w.do(t, "GET", "/readyz", ""); code != http.StatusServiceUnavailable {

@@ -80,8 +80,8 @@ func TestShutdownFinishesWhatIsUnderWay(t *testing.T) {
 	t.Parallel()
 	g := &gated{asked: make(chan struct{}), answer: make(chan struct{})}
 	w := start(t, func(c *server.Config, e *engine.Config) {
-		e.Caller = g
-		c.DrainDelay = 300 * time.Millisecond
+		e.Caller, e.Limits.RequestTimeout = g, 5*time.Minute
+		c.DrainDelay = 5 * time.Second // in which it is asked twice
 	})
 	type result struct {
 		code int

@@ -37,7 +37,7 @@ type world struct {
 
 // soon are limits under which what is repeated is repeated soon.
 func soon() engine.Limits {
-	return engine.Limits{RetryInterval: 10 * time.Millisecond, RetryIntervalMax: 20 * time.Millisecond}
+	return engine.Limits{RetryInterval: 10 * time.Millisecond, RetryIntervalMax: 20 * time.Millisecond, RequestTimeout: time.Minute}
 }
 
 // background skips a test that waits for what the engine does by itself: where a suite
@@ -50,7 +50,9 @@ func background(t *testing.T) {
 }
 
 // later are limits under which nothing is repeated while a test runs.
-func later() engine.Limits { return engine.Limits{RetryInterval: time.Hour} }
+func later() engine.Limits {
+	return engine.Limits{RetryInterval: time.Hour, RequestTimeout: time.Minute}
+}
 
 func newWorld(t *testing.T, limits engine.Limits) *world {
 	t.Helper()
@@ -212,7 +214,7 @@ func (w *world) await(gid string, want store.State) {
 // eventually waits until there is no error.
 func eventually(t *testing.T, check func() error) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		err := check()
 		if err == nil {
 			return

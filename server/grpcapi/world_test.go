@@ -42,7 +42,7 @@ func newWorld(t *testing.T, cfg outbound.Config) *world {
 	}
 	t.Cleanup(func() { _ = caller.Close() })
 	e, err := engine.Open(t.Context(), w.store, engine.Config{
-		Caller: caller, Limits: engine.Limits{RetryInterval: 10 * time.Millisecond, RetryIntervalMax: 20 * time.Millisecond},
+		Caller: caller, Limits: engine.Limits{RetryInterval: 10 * time.Millisecond, RetryIntervalMax: 20 * time.Millisecond, RequestTimeout: time.Minute},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +123,7 @@ func (w *world) absent(gid string) {
 // await waits until a transaction is in a state.
 func (w *world) await(gid string, want store.State) {
 	w.t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		is := w.get(gid).State
 		if is == want {
 			return

@@ -31,7 +31,7 @@ func setup(t *testing.T, change func(*Config, *bundle)) *bundle {
 	}
 	s.m = m
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		_ = m.Close(ctx)
 	})
@@ -244,7 +244,7 @@ func TestUndecidedUntilTheHomeAnswers(t *testing.T) {
 		t.Error("the branch in doubt was touched")
 	}
 	s.a.tab.setErr(nil)
-	wctx, wcancel := context.WithTimeout(t.Context(), 5*time.Second)
+	wctx, wcancel := context.WithTimeout(t.Context(), time.Minute)
 	defer wcancel()
 	if o, err := s.m.Wait(wctx, id); o != Committed || err != nil {
 		t.Errorf("wait: %v, %v", o, err)
@@ -649,7 +649,7 @@ func TestForgetsWhatEveryBranchAcknowledged(t *testing.T) {
 	if _, err := s.transfer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for s.a.tab.size() > 0 {
 		if time.Now().After(deadline) {
 			t.Fatal("the record is still there")

@@ -77,7 +77,7 @@ func (b bench) reserve(n int) *Reserve {
 // id returns the session that Do uses.
 func (b bench) id(r *Reserve) int64 {
 	b.Helper()
-	ctx, cancel := context.WithTimeout(b.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(b.Context(), 2*time.Minute)
 	defer cancel()
 	var id int64
 	err := r.Do(ctx, func(ctx context.Context, c *sql.Conn) error {
@@ -94,7 +94,7 @@ func (b bench) take(n int) []*sql.Conn {
 	b.Helper()
 	var conns []*sql.Conn
 	for range n {
-		ctx, cancel := context.WithTimeout(b.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(b.Context(), 2*time.Minute)
 		c, err := b.db.Conn(ctx)
 		cancel()
 		if err != nil {

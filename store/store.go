@@ -42,7 +42,8 @@ type Store interface {
 	Create(ctx context.Context, t *Transaction) error
 
 	// Save stores what changes in a transaction (Updated and all that follows it, and
-	// Branches) if the store's version is t.Version, and sets t.Version to the next.
+	// Branches) if the store's version is t.Version, and sets t.Version to the next. It must
+	// have been Created when t was: another may have the GID of one that was purged.
 	// Branches may have been added at the end, from the index added on; of those before,
 	// State, Called, Finished and Error may have changed. ErrConflict: another was quicker;
 	// ErrNotFound: it is gone. After any other error Get tells what holds.

@@ -79,7 +79,7 @@ func (s *Store) Save(ctx context.Context, t *store.Transaction, _ int) error {
 	switch {
 	case stored == nil:
 		return store.ErrNotFound
-	case stored.Version != t.Version:
+	case stored.Version != t.Version, !stored.Created.Equal(t.Created):
 		return store.ErrConflict
 	}
 	t.Version++

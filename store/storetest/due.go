@@ -124,6 +124,47 @@ func testClaimVersion(t *testing.T, s store.Store) {
 	requireStored(t, s, claimed[0])
 }
 
+// Who knows a transaction that was purged does not change another that has its GID and
+// version: not by a change alone, nor by one among many.
+func testAnother(t *testing.T, s store.Store) {
+	gids := []string{"a", "b", "c"}
+	var stale []*store.Transaction
+	for _, gid := range gids {
+		x := transaction(gid)
+		mustCreate(t, s, x)
+		stale = append(stale, x.Clone())
+		finish(x, store.Failed, epoch)
+		mustSave(t, s, x, 2)
+	}
+	if n, err := s.Purge(t.Context(), epoch.Add(time.Hour), 10); err != nil || n != len(gids) {
+		t.Fatalf("Purge = %d, %v", n, err)
+	}
+	for _, gid := range gids {
+		x := transaction(gid)
+		x.Created = epoch.Add(time.Microsecond)
+		mustCreate(t, s, x)
+	}
+	refused := func(x *store.Transaction) {
+		x.Reason = "of the one that was purged"
+		if err := s.Save(t.Context(), x, 2); !errors.Is(err, store.ErrConflict) {
+			t.Errorf("Save of one that was purged, over another of its GID = %v, want ErrConflict", err)
+		}
+	}
+	refused(stale[0])
+	together(40, func(i int) {
+		if i < len(stale) {
+			refused(stale[i])
+		} else if err := s.Create(t.Context(), transaction(fmt.Sprint("beside-", i))); err != nil {
+			t.Errorf("Create beside it: %v", err)
+		}
+	})
+	for _, gid := range gids {
+		x := transaction(gid)
+		x.Created, x.Version = epoch.Add(time.Microsecond), 1
+		requireStored(t, s, x)
+	}
+}
+
 func testPurge(t *testing.T, s store.Store) {
 	ctx := t.Context()
 	for i := range 40 {

@@ -36,6 +36,7 @@ func Run(t *testing.T, open func(testing.TB) store.Store) {
 		"ListPagesWhileMoreCome": testPages,
 		"Purge":                  testPurge,
 		"PurgeWhileWorking":      testPurgeWhileWorking,
+		"AnotherOfTheSameGID":    testAnother,
 		"Topics":                 testTopics,
 		"Audit":                  testAudit,
 		"Ready":                  testReady,

@@ -164,7 +164,7 @@ type row struct {
 
 // place is where the row is once it is written.
 func (r *row) place() place {
-	at := place{seq: r.seq, version: r.version}
+	at := place{seq: r.seq, version: r.version, created: r.created}
 	if r.finished == nil {
 		at.state, at.due = r.state, r.due
 	}

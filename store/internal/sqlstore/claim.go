@@ -64,7 +64,7 @@ func (s *Store) claim(ctx context.Context, c *session, now, until int64, limit i
 	}
 	for _, f := range all { // not before: what is rolled back must not be remembered
 		if f.t != nil {
-			s.caller.known.put(f.t.GID, place{seq: f.seq, version: f.t.Version})
+			s.caller.known.put(f.t.GID, place{seq: f.seq, version: f.t.Version, created: micros(f.t.Created)})
 		}
 	}
 	return claimed, nil

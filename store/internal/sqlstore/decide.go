@@ -3,9 +3,10 @@ package sqlstore
 import "github.com/troth-tx/troth/store"
 
 // A place is where a transaction is, and its version; of one that is not there
-// version is 0.
+// version is 0. created tells it from an earlier one of the same gid, which was purged:
+// their versions are alike.
 type place struct {
-	seq, version int64
+	seq, version, created int64
 
 	// What is indexed of one that has not finished, if it is known: then state is not 0.
 	// due is a column's value.
@@ -40,7 +41,7 @@ func decide(ops []*op, places map[string]place, nextSeq func() int64) *batch {
 			b.after[i] = 1
 		case at.version == 0:
 			b.errs[i] = store.ErrNotFound
-		case at.version != o.version:
+		case at.version != o.version, at.created != o.created:
 			b.errs[i] = store.ErrConflict
 		default:
 			b.update(o, at)

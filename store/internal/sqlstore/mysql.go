@@ -98,7 +98,7 @@ func (MySQL) lookup(ctx context.Context, s *session, gids []string, found func(s
 		}
 		// The index is forced so that only these rows are ever locked, in its order.
 		text := s.text("lookup", n, func(n int) string {
-			return "SELECT gid, seq, version FROM troth_transaction FORCE INDEX (troth_transaction_gid)" +
+			return "SELECT gid, seq, version, created FROM troth_transaction FORCE INDEX (troth_transaction_gid)" +
 				" WHERE gid IN (" + repeated("?", n) + ") ORDER BY gid FOR UPDATE"
 		})
 		s.args = s.args[:0]
@@ -116,7 +116,7 @@ func (MySQL) lookup(ctx context.Context, s *session, gids []string, found func(s
 func scanPlaces(rows *sql.Rows, err error, found func(string, place)) error {
 	_, err = scanAll(rows, err, func(rows *sql.Rows) (at place, err error) {
 		var gid string
-		err = rows.Scan(&gid, &at.seq, &at.version)
+		err = rows.Scan(&gid, &at.seq, &at.version, &at.created)
 		found(gid, at)
 		return at, err
 	})

@@ -31,7 +31,7 @@ func (MySQL) refused(err error) bool {
 const (
 	mysqlOnceBegin = "BEGIN NOT ATOMIC DECLARE EXIT HANDLER FOR SQLEXCEPTION BEGIN ROLLBACK; RESIGNAL; END; "
 	mysqlOnceSave  = "UPDATE troth_transaction SET state = ?, version = ?, attempts = ?, updated = ?, finished = ?, due = ?, leased = ?," +
-		" reason = ?, progress = ? WHERE gid = ? AND version = ?; IF ROW_COUNT() <> 1 THEN SIGNAL SQLSTATE '45000'; END IF; "
+		" reason = ?, progress = ? WHERE gid = ? AND version = ? AND created = ?; IF ROW_COUNT() <> 1 THEN SIGNAL SQLSTATE '45000'; END IF; "
 	mysqlOnceAdd = "INSERT INTO troth_addition (seq, part, content) SELECT seq, ?, ? FROM troth_transaction WHERE gid = ?; "
 	mysqlOnceEnd = "COMMIT; END"
 )
@@ -58,7 +58,7 @@ func (MySQL) once(ctx context.Context, s *session, rows []*row) (written []strin
 	}
 	for _, r := range updates {
 		s.args = append(s.args, int64(r.state), r.version, int64(r.attempts), r.updated, r.finished, r.due, r.leased,
-			r.reason, r.progress, r.gid, r.before.version)
+			r.reason, r.progress, r.gid, r.before.version, r.created)
 	}
 	for _, r := range updates {
 		for _, p := range r.parts {

@@ -83,7 +83,7 @@ func (Postgres) in(column string, numbers []int64) (string, []any) {
 }
 
 func (Postgres) lookup(ctx context.Context, s *session, gids []string, found func(string, place)) error {
-	rows, err := s.query(ctx, "SELECT gid, seq, version FROM troth_transaction WHERE gid = ANY($1::text[]) ORDER BY gid FOR UPDATE", gids)
+	rows, err := s.query(ctx, "SELECT gid, seq, version, created FROM troth_transaction WHERE gid = ANY($1::text[]) ORDER BY gid FOR UPDATE", gids)
 	return scanPlaces(rows, err, found)
 }
 

@@ -37,9 +37,9 @@ const (
 		" defined AS (INSERT INTO troth_definition (seq, content) SELECT seq, c15 FROM written JOIN n ON c01 = seq)"
 	postgresOnceUpdate = "changed AS (UPDATE troth_transaction t SET state = u.state, version = u.version, attempts = u.attempts, updated = u.updated," +
 		" finished = NULLIF(u.finished, 0), due = NULLIF(u.due, 0), leased = u.leased, reason = u.reason, progress = u.progress FROM unnest(" +
-		"?::text[], ?::bigint[], ?::smallint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::smallint[], ?::text[], ?::bytea[])" +
-		" AS u(gid, before, state, version, attempts, updated, finished, due, leased, reason, progress)" +
-		" WHERE t.gid = u.gid AND t.version = u.before RETURNING t.seq, t.gid)"
+		"?::text[], ?::bigint[], ?::bigint[], ?::smallint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::bigint[], ?::smallint[], ?::text[], ?::bytea[])" +
+		" AS u(gid, before, created, state, version, attempts, updated, finished, due, leased, reason, progress)" +
+		" WHERE t.gid = u.gid AND t.version = u.before AND t.created = u.created RETURNING t.seq, t.gid)"
 	postgresOnceAdd = "added AS (INSERT INTO troth_addition (seq, part, content) SELECT seq, part, content FROM changed JOIN" +
 		" unnest(?::text[], ?::bigint[], ?::bytea[]) AS p(owner, part, content) ON p.owner = changed.gid)"
 )
@@ -74,7 +74,8 @@ func (d Postgres) once(ctx context.Context, s *session, rows []*row) (written []
 		with, from = append(with, postgresOnceUpdate), append(from, "SELECT gid FROM changed")
 		s.args = append(s.args,
 			collect(updates, func(r *row) string { return r.gid }),
-			collect(updates, func(r *row) int64 { return r.before.version }))
+			collect(updates, func(r *row) int64 { return r.before.version }),
+			collect(updates, func(r *row) int64 { return r.created }))
 		s.args = append(s.args, postgresUpdateArgs(updates)...)
 	}
 	if len(parts) > 0 {

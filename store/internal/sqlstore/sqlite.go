@@ -63,10 +63,10 @@ func joined(numbers []int64) string {
 }
 
 func (SQLite) lookup(ctx context.Context, s *session, gids []string, found func(string, place)) error {
-	const text = "SELECT seq, version FROM troth_transaction WHERE gid = ?"
+	const text = "SELECT seq, version, created FROM troth_transaction WHERE gid = ?"
 	for _, gid := range gids {
 		places, err := queryAll(ctx, s, func(rows *sql.Rows) (at place, err error) {
-			err = rows.Scan(&at.seq, &at.version)
+			err = rows.Scan(&at.seq, &at.version, &at.created)
 			return at, err
 		}, text, gid)
 		if err != nil {

@@ -23,6 +23,7 @@ type guard struct {
 	rates  *rates
 	quota  *quota
 	places *places
+	turns  *turns
 	logins *logins
 	meter  *metrics.Server
 	log    *slog.Logger
@@ -33,8 +34,8 @@ type guard struct {
 func newGuard(cfg Config, open bool) *guard {
 	g := &guard{
 		open: open, tokens: cfg.Tokens, rates: newRates(cfg.Limits, cfg.Now), places: newPlaces(cfg.Limits.RequestsMax),
-		logins: newLogins(cfg.Store, cfg.Logger, cfg.Now),
-		meter:  cfg.Meter, log: cfg.Logger, complaints: rate.NewLimiter(1, 10),
+		turns: newTurns(turnsEach, turnLong), logins: newLogins(cfg.Store, cfg.Logger, cfg.Now),
+		meter: cfg.Meter, log: cfg.Logger, complaints: rate.NewLimiter(1, 10),
 		quota: &quota{store: cfg.Store, openMax: cfg.Limits.OpenMax, now: cfg.Now, each: make(map[string]*owned)},
 	}
 	if g.tokens == nil && !open {
@@ -95,7 +96,7 @@ func (g *guard) admit(ctx context.Context, v visitor) (_ context.Context, leave 
 	case !caller.May(v.needs):
 		return ctx, nil, errRole
 	}
-	leave, ok := g.places.take(caller)
+	leave, ok := g.take(ctx, caller)
 	if !ok {
 		return ctx, nil, errBusy
 	}
@@ -104,6 +105,20 @@ func (g *guard) admit(ctx context.Context, v visitor) (_ context.Context, leave 
 		return ctx, nil, errOpen
 	}
 	return auth.As(ctx, caller), leave, nil
+}
+
+// take takes a place, and waits there for a turn if the caller is a client.
+func (g *guard) take(ctx context.Context, c auth.Caller) (leave func(), ok bool) {
+	leavePlace, ok := g.places.take(c)
+	if !ok || c.Role > auth.Client && c.Name != "" {
+		return leavePlace, ok
+	}
+	endTurn, ok := g.turns.take(ctx, c.String())
+	if !ok {
+		leavePlace()
+		return nil, false
+	}
+	return func() { endTurn(); leavePlace() }, true
 }
 
 // hostOf is an address without its port.

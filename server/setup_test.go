@@ -23,7 +23,13 @@ import (
 	"github.com/troth-tx/troth/store/memory"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if addresses := os.Getenv("TROTH_FLOOD_CHILD"); addresses != "" {
+		floodChild(addresses)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // Tokens of the principals in the file that tokenFile writes. Each is a planted secret:
 // none may be in a log.
@@ -100,7 +106,7 @@ func start(t testing.TB, change func(*server.Config, *engine.Config)) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := w.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)

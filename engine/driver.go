@@ -24,6 +24,7 @@ type driver struct {
 	turn chan struct{} // full while somebody works on it, also while the store writes: see lock
 	m    *machine      // nil: to be read from the store; theirs who have the turn, or whose Engine.mu is and users 0
 	pass *passEnd      // of the pass under way, or of the next
+	read time.Time     // when the store had what m has
 	current
 
 	idle atomic.Bool // nothing would be lost if it were forgotten: set by who has the turn
@@ -129,6 +130,7 @@ func (d *driver) create(ctx context.Context, t *store.Transaction, drive, wait b
 		return nil, err
 	}
 	defer d.unlock()
+	d.forgetOldLocked()
 	if d.m != nil {
 		return nil, store.ErrExists
 	}
@@ -151,7 +153,7 @@ func (d *driver) create(ctx context.Context, t *store.Transaction, drive, wait b
 	if f := d.engine.cfg.Observer.Created; f != nil {
 		f(t.Pattern)
 	}
-	d.m, d.awaited, d.load.size = m, wait, sizeOf(t)
+	d.m, d.read, d.awaited, d.load.size = m, t.Created, wait, sizeOf(t)
 	d.idle.Store(false)
 	end := d.pass
 	d.carryLocked(saved(effects))
@@ -194,8 +196,24 @@ func (d *driver) change(ctx context.Context, c change, wait bool) (*passEnd, err
 	}
 }
 
+// readMax is how long what is known is good for a change. Versions tell what is old, but
+// not whether a transaction is another that was made under the name of one that was purged.
+const readMax = time.Minute
+
+// forgetOldLocked forgets what nothing was done about for long.
+func (d *driver) forgetOldLocked() {
+	if d.m == nil || len(d.m.flying) > 0 {
+		return
+	}
+	if age := d.engine.cfg.Now().Sub(d.read); age < 0 || age > readMax {
+		d.m = nil
+		d.idle.Store(true)
+	}
+}
+
 // loadLocked reads the transaction unless it is known.
 func (d *driver) loadLocked(ctx context.Context) error {
+	d.forgetOldLocked()
 	if d.m != nil {
 		return nil
 	}
@@ -203,7 +221,7 @@ func (d *driver) loadLocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.m = newMachine(t, &d.engine.limits)
+	d.m, d.read = newMachine(t, &d.engine.limits), d.engine.cfg.Now()
 	d.idle.Store(t.State.Over())
 	return nil
 }
@@ -261,7 +279,7 @@ func (d *driver) take(t *store.Transaction) *passEnd {
 	case d.m != nil && d.m.t.Version > t.Version:
 		return nil
 	}
-	d.m = newMachine(t, &d.engine.limits)
+	d.m, d.read = newMachine(t, &d.engine.limits), d.engine.cfg.Now()
 	d.idle.Store(false)
 	end := d.pass
 	d.carryLocked(d.beginLocked(d.engine.cfg.Now()))
@@ -365,6 +383,7 @@ func (d *driver) saveLocked(ctx context.Context, added int) error {
 	err := d.engine.store.Save(ctx, t, added)
 	faultpoint.Hit("server.save.answered")
 	if err == nil {
+		d.read = t.Updated
 		return nil
 	}
 	if errors.Is(err, store.ErrConflict) && mistake.On("conflict-is-saved") || mistake.On("lost-save-is-saved") {

@@ -205,8 +205,12 @@ func (e *Engine) returnLeases(ctx context.Context) {
 	defer cancel()
 	for _, d := range e.known() {
 		if d.m != nil && d.m.t.Leased {
-			d.m.t.Due, d.m.t.Leased = e.cfg.Now(), false
-			_ = e.store.Save(ctx, d.m.t, len(d.m.t.Branches)) // else the lease runs out
+			e.giveBack(ctx, d.m.t)
 		}
 	}
+}
+
+func (e *Engine) giveBack(ctx context.Context, t *store.Transaction) {
+	t.Due, t.Leased = e.cfg.Now(), false
+	_ = e.store.Save(ctx, t, len(t.Branches)) // else the lease runs out
 }

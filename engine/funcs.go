@@ -13,7 +13,8 @@ import (
 // nil is success; an error that wraps ErrFailed says that it did not and will not; one
 // that wraps ErrOngoing that it is not over. After any other error, or a panic, it is
 // called again: it may be called many times, also after it succeeded, and makes itself
-// idempotent (package barrier).
+// idempotent (package barrier). It returns when ctx ends: its transaction waits for it
+// until then, and so does Close.
 type Func func(ctx context.Context, c Call) error
 
 const funcScheme = "func://"

@@ -142,10 +142,10 @@ func (l *Limits) checkBranches(branches []store.Branch) error {
 	}
 	size := 0
 	for i := range branches {
-		size += len(branches[i].Payload)
+		size += len(branches[i].Payload) + len(branches[i].URL) + len(branches[i].ID)
 	}
 	if size > 2*l.PayloadsMax {
-		return fmt.Errorf("%w: the payloads of all branches have %d bytes, the limit is %d", ErrInvalid, size, 2*l.PayloadsMax)
+		return fmt.Errorf("%w: the payloads, addresses and ids of all branches have %d bytes, the limit is %d", ErrInvalid, size, 2*l.PayloadsMax)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/troth-tx/troth/store"
@@ -37,6 +38,13 @@ func TestBranchesAreBounded(t *testing.T) {
 		if got := requireState(t, e, c.gid, store.Prepared); len(got.Branches) != c.takes {
 			t.Errorf("%s: %d branches, want %d", c.gid, len(got.Branches), c.takes)
 		}
+	}
+	long := newBranch("1", store.Confirm, strings.Repeat("a", 200), nil)
+	if err := e.Prepare(t.Context(), Request{GID: "long", Pattern: store.TCC}); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Register(t.Context(), "long", long); !errors.Is(err, ErrInvalid) {
+		t.Errorf("an address of 200 bytes: %v", err)
 	}
 	for i := range 4 {
 		if err := s.Subscribe(t.Context(), "news", store.Subscriber{URL: fmt.Sprint("a", i)}); err != nil {

@@ -37,7 +37,8 @@ func (s *scheduler) run(ctx context.Context) {
 		faultpoint.Hit("server.claim.answered")
 		switch {
 		case ctx.Err() != nil:
-			return // who was claimed has a lease, which makes somebody look
+			s.giveBack(due)
+			return
 		case err != nil:
 			e.cfg.Logger.WarnContext(ctx, "due transactions not read", "err", err)
 			doze(ctx, e.cfg.PollEvery)
@@ -48,6 +49,15 @@ func (s *scheduler) run(ctx context.Context) {
 		if len(due) < limit {
 			s.sleep(ctx, now)
 		}
+	}
+}
+
+// giveBack returns what was claimed too late.
+func (s *scheduler) giveBack(due []*store.Transaction) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for _, t := range due {
+		s.engine.giveBack(ctx, t)
 	}
 }
 

@@ -50,7 +50,7 @@ func TestConformance(t *testing.T) {
 
 func statementsOf(joined bool) resourcetest.SQL {
 	s := resourcetest.SQL{
-		Slow:      "SELECT SLEEP(30)",
+		Slow:      "SELECT SLEEP(300)",
 		ForUpdate: " FOR UPDATE",
 		Returning: true,
 		LockWait:  "SET SESSION innodb_lock_wait_timeout = 1",

@@ -49,14 +49,24 @@ func TestFinishWhileTheSessionLives(t *testing.T) {
 func TestFinishLetsTheOwnerCommit(t *testing.T) {
 	eachKind(t, func(w *world) {
 		other, _ := w.resource("porthos", w.dsn, true)
-		b := w.prepared(w.res, 1)
-		finished := make(chan error)
-		go func() { finished <- other.Finish(w.ctx, b.xid, troth.Committed, b.Evidence()) }()
-		w.must(b.Commit(w.ctx))
-		w.must(<-finished)
-		w.wantValue(1, 1)
-		if w.session(b.thread) == nil {
-			w.Fatal("the session of a live process was ended without need")
+		for round := 1; ; round++ {
+			b := w.prepared(w.res, 1)
+			finished := make(chan error)
+			began := time.Now()
+			go func() { finished <- other.Finish(w.ctx, b.xid, troth.Committed, b.Evidence()) }()
+			err := b.Commit(w.ctx)
+			took := time.Since(began)
+			w.must(<-finished)
+			w.wantValue(1, round)
+			if took >= patience && round < 100 { // the machine was too busy to tell
+				b.Close()
+				continue
+			}
+			w.must(err)
+			if w.session(b.thread) == nil {
+				w.Fatal("the session of a live process was ended without need")
+			}
+			return
 		}
 	})
 }

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { dbtest.Main(m) }
 
 const (
 	domain     = "test"
-	longEnough = 30 * time.Second // for what happens soon on an idle machine
+	longEnough = 2 * time.Minute // for what happens soon on an idle machine
 )
 
 // kinds are what most tests run on: a step at a time, as few round trips as

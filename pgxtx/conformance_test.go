@@ -58,10 +58,10 @@ func factory() resourcetest.Factory {
 		},
 		Statements: func(t *testing.T, b troth.Branch) resourcetest.Session { return onTx{handle(b)} },
 		SQL: resourcetest.SQL{
-			Slow: "select 1 from pg_sleep(10)", ForUpdate: " for update", Returning: true,
+			Slow: "select 1 from pg_sleep(300)", ForUpdate: " for update", Returning: true,
 			LockWait:  "set local lock_timeout = 20",
 			SessionID: "select pg_backend_pid()",
-			Kill:      func(id int64) string { return fmt.Sprintf("select pg_terminate_backend(%d, 5000)", id) },
+			Kill:      func(id int64) string { return fmt.Sprintf("select pg_terminate_backend(%d, 60000)", id) },
 			Finish: func(xid troth.XID, outcome troth.Outcome) string {
 				if outcome == troth.Committed {
 					return "COMMIT PREPARED '" + xid.String() + "'"

@@ -55,11 +55,11 @@ func TestPostgresConformance(t *testing.T) {
 				},
 				Statements: statements,
 				SQL: resourcetest.SQL{
-					Slow:      "select count(*) from pg_sleep(20)",
+					Slow:      "select count(*) from pg_sleep(300)",
 					ForUpdate: " for update",
 					Returning: true,
 					SessionID: "select pg_backend_pid()",
-					Kill:      func(id int64) string { return fmt.Sprintf("select pg_terminate_backend(%d, 5000)", id) },
+					Kill:      func(id int64) string { return fmt.Sprintf("select pg_terminate_backend(%d, 60000)", id) },
 					Messages:  struct{ Prepare, Commit, Decide []string }{Decide: []string{"troth_decision", "COMMIT"}},
 				},
 			})
@@ -94,7 +94,7 @@ func TestMariaDBConformance(t *testing.T) {
 		},
 		Statements: statements,
 		SQL: resourcetest.SQL{
-			Slow:           "select sleep(20)",
+			Slow:           "select sleep(300)",
 			ForUpdate:      " for update",
 			Returning:      true,
 			SessionID:      "select connection_id()",

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/troth-tx/troth"
+	"github.com/troth-tx/troth/internal/dbserver"
 	"github.com/troth-tx/troth/internal/dbtest"
 )
 
@@ -27,12 +28,14 @@ func startPgBouncer(t *testing.T, dsn, poolMode string) string {
 			t.Skip("NOT RUN: pgbouncer is not installed")
 		}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := dbserver.HoldAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().(*net.TCPAddr)
-	_ = l.Close() // it only found the port
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
 	u, err := url.Parse(dsn)
 	if err != nil {
 		t.Fatal(err)
@@ -45,14 +48,14 @@ func startPgBouncer(t *testing.T, dsn, poolMode string) string {
 * = host=%s port=%s
 [pgbouncer]
 listen_addr = 127.0.0.1
-listen_port = %d
+listen_port = %s
 unix_socket_dir =
 auth_type = any
 auth_file =
 pool_mode = %s
 default_pool_size = 4
 ignore_startup_parameters = extra_float_digits
-`, u.Hostname(), u.Port(), addr.Port, poolMode)
+`, u.Hostname(), u.Port(), port, poolMode)
 	// With auth_type any, the server's user is the one of the connection string.
 	config = strings.Replace(config, "port="+u.Port(), "port="+u.Port()+" user="+u.User.Username(), 1)
 	ini := filepath.Join(dir, "pgbouncer.ini")
@@ -76,8 +79,8 @@ ignore_startup_parameters = extra_float_digits
 			t.Log(out.String())
 		}
 	})
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		c, err := net.Dial("tcp", addr.String())
+	for deadline := time.Now().Add(2 * time.Minute); ; {
+		c, err := net.Dial("tcp", addr)
 		if err == nil {
 			_ = c.Close()
 			break
@@ -87,7 +90,7 @@ ignore_startup_parameters = extra_float_digits
 		}
 		time.Sleep(10 * time.Millisecond) // it has no other signal
 	}
-	u.Host = addr.String()
+	u.Host = addr
 	return u.String()
 }
 

@@ -68,7 +68,7 @@ func TestSettleAfterACrash(t *testing.T) {
 				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 					t.Fatal(err)
 				}
-				for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) { // nor has its recovery
+				for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) { // nor has its recovery
 					var now string
 					if err := r.outside.QueryRowContext(t.Context(), reset).Scan(&now); err == nil && now != before {
 						break
@@ -78,7 +78,7 @@ func TestSettleAfterACrash(t *testing.T) {
 				}
 			}
 			var outcome troth.Outcome
-			for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) { // the server has no signal
+			for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(20 * time.Millisecond) { // the server has no signal
 				if outcome, err = b.Settle(t.Context()); err == nil || errors.Is(err, troth.ErrNoEvidence) {
 					break
 				}

@@ -44,7 +44,7 @@ func (r *rig) open(res *Resource) {
 		r.Fatal(err)
 	}
 	r.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := res.Close(ctx); err != nil {
 			r.Error(err)

@@ -15,9 +15,9 @@ import (
 const (
 	domain   = "conformance"
 	lifeMax  = time.Hour
-	patience = 30 * time.Second // for what happens soon on an idle machine
-	accounts = 40               // rows of the table account, numbered from 1
-	balance  = 100              // of each account at the start
+	patience = 2 * time.Minute // for what happens soon on an idle machine
+	accounts = 40              // rows of the table account, numbered from 1
+	balance  = 100             // of each account at the start
 )
 
 // world is one test's database, and one resource of it.

@@ -92,6 +92,9 @@ func TestCrash(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
+				for _, db := range []*sql.DB{a, b} { // the session of the dead may hold its branch for a moment
+					waitFor(t, "recovery", func() bool { return len(ids(t, db)) == 2 })
+				}
 				requireIDs(t, a, 1, 2)
 				requireIDs(t, b, 1, 2)
 			})
@@ -105,7 +108,7 @@ func requireEnded(t *testing.T, dbs ...*sql.DB) {
 	t.Helper()
 	for _, db := range dbs {
 		waitFor(t, "recovery", func() bool {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			tx, err := db.BeginTx(ctx, nil)
 			if err != nil {

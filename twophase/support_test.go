@@ -57,7 +57,7 @@ func newDatabase(t *testing.T, kind string, server int) (driver, dsn string) {
 		driver, dsn = "mysql", dbtest.SharedMariaDB(t, server).NewDatabase(t)
 	case "sqlite":
 		driver = "sqlite"
-		dsn = "file:" + filepath.Join(t.TempDir(), "a.db") + "?_pragma=journal_mode(WAL)&_pragma=busy_timeout(5000)&_pragma=synchronous(FULL)"
+		dsn = "file:" + filepath.Join(t.TempDir(), "a.db") + "?_pragma=journal_mode(WAL)&_pragma=busy_timeout(60000)&_pragma=synchronous(FULL)"
 	}
 	db := openDB(t, driver, dsn)
 	if _, err := db.ExecContext(t.Context(), "CREATE TABLE entry (id INT PRIMARY KEY, note VARCHAR(50) NOT NULL)"); err != nil {

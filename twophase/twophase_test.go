@@ -268,7 +268,7 @@ func TestSmallPools(t *testing.T) {
 	a, b := openNew(t, "postgres"), openNew(t, "mysql")
 	a.SetMaxOpenConns(1)
 	b.SetMaxOpenConns(1)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	const each = 20
 	var wg sync.WaitGroup
@@ -323,7 +323,7 @@ func TestDeadline(t *testing.T) {
 	if err := do(t, []*sql.DB{db}, insert(1)); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	start := time.Now()
 	err := Do(ctx, Params{Participants: []Participant{NewParticipant(db, func(ctx context.Context, tx *sql.Tx) error {
@@ -420,7 +420,7 @@ func TestPending(t *testing.T) {
 
 func waitFor(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !f(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !f(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited for %s in vain", what)
 		}

@@ -91,7 +91,7 @@ func drawMove(rng *rand.Rand, amount int64) move {
 
 // book is what a step does with the money, in its local transaction. A try takes what
 // goes and holds it; what comes is there after the confirmation.
-func (b *bank) book(ctx context.Context, tx *sql.Tx, s barrier.Step, m move) error {
+func (b *bank) book(ctx context.Context, tx execer, s barrier.Step, m move) error {
 	balance, held := m.Amount, int64(0)
 	switch s.Op {
 	case barrier.Compensate, barrier.Rollback:
@@ -114,9 +114,16 @@ func (b *bank) book(ctx context.Context, tx *sql.Tx, s barrier.Step, m move) err
 	return err
 }
 
+// An execer is a transaction, or a handle to a branch.
+type execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+func (b *bank) postgres() bool { return b.table.Dialect() == barrier.PostgreSQL }
+
 // sql writes the placeholders as the database wants them.
 func (b *bank) sql(text string) string {
-	if b.table.Dialect() != barrier.PostgreSQL {
+	if !b.postgres() {
 		return text
 	}
 	for n := 1; strings.Contains(text, "?"); n++ {

@@ -14,7 +14,7 @@ func TestCalm(t *testing.T) {
 	for _, store := range storeKinds(t) {
 		t.Run(store, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, "calm-"+store, &mischief{})
+			w := newWorld(t, "calm-"+store, &mischief{}, 0)
 			p, err := start(path, newStore(t, store), "")
 			if err == nil {
 				err = p.awaitReady()

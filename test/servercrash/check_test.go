@@ -27,7 +27,9 @@ type effects struct {
 func (w *world) check(ctx context.Context) (sum tally, err error) {
 	w.late.Wait()
 	found := make(map[string]*effects)
-	for i, b := range w.banks {
+	w.inAll = 0
+	every := slices.Concat(w.banks[:], w.xa.banks[:])
+	for i, b := range every {
 		all, held, err := b.total(ctx)
 		if err != nil {
 			return sum, err
@@ -35,7 +37,7 @@ func (w *world) check(ctx context.Context) (sum tally, err error) {
 		if held != 0 {
 			w.violate("I5", w.name, "%d is still held in bank %d", held, i)
 		}
-		w.inAll[i] = all
+		w.inAll += all
 		entries, err := b.journal(ctx)
 		if err != nil {
 			return sum, err
@@ -48,8 +50,11 @@ func (w *world) check(ctx context.Context) (sum tally, err error) {
 			found[e.gid].order = append(found[e.gid].order, e)
 		}
 	}
-	if got, want := w.inAll[0]+w.inAll[1], int64(2*accounts*startBalance); got != want {
-		w.violate("I5", w.name, "%d in all accounts, want %d", got, want)
+	if want := int64(len(every) * accounts * startBalance); w.inAll != want {
+		w.violate("I5", w.name, "%d in all accounts, want %d", w.inAll, want)
+	}
+	if err := w.xa.check(ctx, w); err != nil {
+		return sum, err
 	}
 	for _, p := range w.made() {
 		p.settled.Store(true)
@@ -85,6 +90,7 @@ var forth = map[client.Pattern]struct {
 	client.PatternSaga:     {[]string{"01 action", "02 action", "03 action"}, "action", "compensate"},
 	client.PatternTCC:      {[]string{"01 try", "02 try", "01 confirm", "02 confirm"}, "try", "cancel"},
 	client.PatternWorkflow: {[]string{"01-give action", "02-get action"}, "action", "rollback"},
+	client.PatternXA:       {[]string{"01 action", "02 action"}, "action", ""}, // its databases undo, without a trace
 }
 
 func (w *world) checkOne(p *plan, e *effects) {

@@ -43,6 +43,7 @@ const exitTooLittle = 3
 const parallel = 6
 
 func TestMain(m *testing.M) {
+	beXA()
 	flag.Parse()
 	if runtime.GOMAXPROCS(0) < parallel { // they wait more than they work
 		_ = flag.Set("test.parallel", strconv.Itoa(parallel)) // the flag exists

@@ -19,11 +19,12 @@ import (
 	"github.com/troth-tx/troth/client"
 )
 
-// participants are the services that branches are: two banks, the sender of messages who
-// is asked, and the workflows that are resumed.
+// participants are the services that branches are: two banks, two more for XA, the sender
+// of messages who is asked, and the workflows that are resumed.
 type participants struct {
 	url   string
 	banks [2]*bank
+	xa    *xaService // has two more
 	own   *mischief
 	late  sync.WaitGroup // calls that are carried out when nobody waits for them
 }
@@ -34,6 +35,9 @@ func (w *world) serveParticipants(t *testing.T) {
 	mux := http.NewServeMux()
 	for i, b := range p.banks {
 		mux.Handle(fmt.Sprintf("/%d/branch", i), p.unreliable(client.Handler(b.branch)))
+	}
+	for i := range p.xa.banks {
+		mux.Handle(fmt.Sprintf("/xa/%d", i), p.unreliable(p.xa.at(i)))
 	}
 	mux.Handle("/query", p.unreliable(client.QueryPrepared(w.outbox())))
 	mux.Handle("/resume", p.unreliable(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -49,6 +53,8 @@ func (w *world) outbox() client.Outbox {
 }
 
 func (w *world) to(bank int) string { return fmt.Sprintf("%s/%d/branch", w.url, bank) }
+
+func (w *world) toXA(bank int) string { return fmt.Sprintf("%s/xa/%d", w.url, bank) }
 
 // branch is a bank's part in a transaction.
 func (b *bank) branch(ctx context.Context, call *client.Call) (any, error) {

@@ -20,7 +20,7 @@ import (
 )
 
 // patience bounds what takes a moment unless something is wrong.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // settings make a cycle quick: pauses and leases of a second instead of ten and more.
 var settings = []string{
@@ -98,11 +98,21 @@ func (w stderr) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// awaitReady returns when it listens, or with an error if it ends before.
+var errAtPoint = errors.New("the server came to its point before it listened")
+
+// awaitReady returns when it listens, or with an error if it ends before, or comes to its
+// point (errAtPoint).
 func (p *process) awaitReady() error {
 	select {
 	case <-p.ready:
 		return nil
+	case <-p.told:
+		select {
+		case <-p.ready: // a moment before
+			return nil
+		default:
+			return errAtPoint
+		}
 	case <-p.exited:
 		return fmt.Errorf("the server ended during its start: %v\n%s", p.cmd.ProcessState, p.said())
 	case <-time.After(patience):

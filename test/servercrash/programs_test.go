@@ -40,6 +40,9 @@ var kinds = []kind{
 	{"workflow", client.PatternWorkflow, workflow, client.Succeeded, false, false},
 	{"workflow-back", client.PatternWorkflow, workflowBack, client.Failed, false, false},
 	{"workflow-lost", client.PatternWorkflow, workflowLost, client.Succeeded, true, true},
+	{"xa", client.PatternXA, xa, client.Succeeded, true, false},
+	{"xa-back", client.PatternXA, xaBack, client.Failed, true, false},
+	{"xa-lost", client.PatternXA, xaLost, client.Failed, true, true},
 }
 
 // A plan is one transaction: what a program wants, and what it was told.
@@ -58,7 +61,7 @@ type plan struct {
 	state client.State // as last seen by the watch; world.mu guards it
 }
 
-// programTime is how long a program keeps at it.
+// programTime is how long a program keeps at it, while a server is up.
 const programTime = 3 * time.Second
 
 // begin lets a program make a transaction.
@@ -69,16 +72,29 @@ func (w *world) begin(k kind, gid string, rng *rand.Rand) *plan {
 	w.mu.Unlock()
 	go func() {
 		defer close(p.returned)
-		limit := programTime
-		if p.calm {
-			limit = patience
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), limit)
-		defer cancel()
+		ctx, cancel := context.WithCancelCause(context.Background())
+		defer cancel(nil)
+		go w.limit(ctx, cancel, p.calm)
 		p.err = k.run(ctx, w, p)
 	}()
 	w.watches.Go(func() { w.watch(p) })
 	return p
+}
+
+// limit ends a program when its time is over. That stands still while there is no server:
+// on a busy machine the next one may take long to start.
+func (w *world) limit(ctx context.Context, end context.CancelCauseFunc, calm bool) {
+	left := programTime
+	if calm {
+		left = patience
+	}
+	const tick = 50 * time.Millisecond
+	for ; left > 0 && ctx.Err() == nil; await(ctx, tick) {
+		if len(w.all()) > 0 {
+			left -= tick
+		}
+	}
+	end(context.DeadlineExceeded)
 }
 
 // options are those of the transaction.
@@ -88,9 +104,11 @@ func (p *plan) options() []client.Option {
 		all = append(all, client.Wait())
 	}
 	switch {
+	case p.kind.dies && p.calm:
+		all = append(all, client.TimeoutToFail(4*time.Second)) // nobody asks before it is dead
 	case p.kind.dies:
 		all = append(all, client.TimeoutToFail(time.Second)) // somebody notices soon
-	case p.calm && p.kind.pattern == client.PatternTCC:
+	case p.calm && p.kind.decides():
 		all = append(all, client.TimeoutToFail(patience))
 	}
 	return all
@@ -183,6 +201,27 @@ func (w *world) tccThen(ctx context.Context, c *client.Client, p *plan, refuse b
 	}, append(p.options(), more...)...)
 }
 
+func xa(ctx context.Context, w *world, p *plan) error { return w.xaThen(ctx, w.client, p, false) }
+
+// xaBack is refused by its second participant, after its work.
+func xaBack(ctx context.Context, w *world, p *plan) error { return w.xaThen(ctx, w.client, p, true) }
+
+// xaLost is of a program that dies when both branches are prepared.
+func xaLost(ctx context.Context, w *world, p *plan) error { return w.xaThen(ctx, w.dying, p, false) }
+
+func (w *world) xaThen(ctx context.Context, c *client.Client, p *plan, refuse bool) error {
+	moves := []move{drawMove(p.rng, -p.amount), drawMove(p.rng, p.amount)}
+	moves[1].Refuse = refuse
+	return c.XA(ctx, func(ctx context.Context, x *client.XA) error {
+		for i, m := range moves {
+			if err := x.Call(ctx, w.toXA(i), m, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, append(p.options(), client.RequestTimeout(xaCallMax))...)
+}
+
 func workflow(ctx context.Context, w *world, p *plan) error { return w.flow(ctx, w.flows, p, false) }
 
 // workflowBack is refused by its second participant.
@@ -237,8 +276,14 @@ func (p *plan) told() client.State {
 		return client.Succeeded
 	case errors.Is(p.err, client.ErrFailed):
 		return client.Failed
-	case errors.As(p.err, &e) && errors.Is(e.Kind, client.ErrOngoing) && (p.kind.pattern == client.PatternMessage || p.kind.pattern == client.PatternTCC):
+	case errors.As(p.err, &e) && errors.Is(e.Kind, client.ErrOngoing) && p.kind.decides():
 		return client.Succeeded // it is decided
 	}
 	return ""
+}
+
+// decides reports whether a program of the kind decides about its transaction, and cannot
+// take that back.
+func (k kind) decides() bool {
+	return k.pattern == client.PatternMessage || k.pattern == client.PatternTCC || k.pattern == client.PatternXA
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,9 +18,9 @@ import (
 )
 
 const (
-	programs = 16               // that make transactions, one after the other
+	programs = 16               // that make transactions, one after the other; half beside other tests
 	epoch    = 15 * time.Second // of faults; a longer torture has more of them
-	healed   = 2 * time.Minute  // I7: see endsWithin
+	healed   = 4 * time.Minute  // I7: see endsWithin; there are more of them
 
 	// What an epoch of a torture by itself has to reach, or it proves little: faults and
 	// transactions a second.
@@ -52,7 +53,13 @@ func TestTorture(t *testing.T) {
 			}
 			key := fmt.Sprintf("%d-%s", n, store)
 			w := &torture{t: t, path: path, kind: store, key: key, seed: uint64(seed)}
-			w.world = newWorld(t, key, &mischief{seed: uint64(seed), oneIn: 8})
+			own := &mischief{seed: uint64(seed), oneIn: 8}
+			if n == 0 || *durationFlag > together {
+				w.xaDatabases = []database{dbtest.SharedPostgres(t, 2), dbtest.SharedMariaDB(t, 2)}
+				w.world = newWorld(t, key, own, 2)
+			} else { // others are at work there
+				w.world = newWorld(t, key, own, 0)
+			}
 			w.replay = fmt.Sprintf("make server-torture SEED=%d DURATION=%v%s", seed, *durationFlag, onlyStore())
 			w.run(each)
 		})
@@ -69,17 +76,19 @@ func onlyStore() string {
 // A torture is one epoch on one store.
 type torture struct {
 	*world
-	t         *testing.T
-	path      string
-	kind, key string
-	seed      uint64
-	replay    string
-	store     string
-	database  database // of the store; nil if it is a directory
-	slots     []*slot
-	mending   atomic.Bool // no faults any more
+	t           *testing.T
+	path        string
+	kind, key   string
+	seed        uint64
+	replay      string
+	store       string
+	database    database   // of the store; nil if it is a directory
+	xaDatabases []database // of the participants of XA; none if they are not this epoch's
+	slots       []*slot
+	mending     atomic.Bool // no faults any more
 
 	kills, atPoints, freezes, databaseKills atomic.Int64
+	xaKills, xaFreezes, xaDatabaseKills     atomic.Int64
 }
 
 // A database is a server that can be killed.
@@ -97,11 +106,21 @@ func (w *torture) run(faultsFor time.Duration) {
 	began := time.Now()
 	stop := make(chan struct{})
 	var all sync.WaitGroup
-	for i := range programs {
+	n := programs
+	if *durationFlag <= together {
+		n /= 2
+	}
+	for i := range n {
 		all.Go(func() { w.program(i, stop) })
 	}
 	all.Go(func() { w.disturb(stop) })
-	all.Go(func() { w.disturbDatabase(stop) })
+	if w.database != nil {
+		all.Go(func() { w.disturbDatabase("database", w.database, &w.databaseKills, stop) })
+	}
+	for i, d := range w.xaDatabases {
+		all.Go(func() { w.disturbDatabase(fmt.Sprint("XA database", i), d, &w.xaDatabaseKills, stop) })
+	}
+	all.Go(func() { w.disturbXA(stop) })
 	time.Sleep(faultsFor)
 	close(stop)
 	all.Wait()
@@ -123,6 +142,9 @@ func (w *torture) run(faultsFor time.Duration) {
 }
 
 func (w *torture) openStore() {
+	for _, d := range w.xaDatabases {
+		d.MustOwn(w.t)
+	}
 	switch w.kind {
 	case "postgres":
 		p := dbtest.SharedPostgres(w.t, 1) // not the one with the bank
@@ -294,16 +316,45 @@ func (w *torture) disturb(stop <-chan struct{}) {
 	}
 }
 
-// disturbDatabase kills the store's database now and then.
-func (w *torture) disturbDatabase(stop <-chan struct{}) {
-	for n := 0; w.database != nil; n++ {
-		rng := drawFor(w.seed, fmt.Sprint(w.key, "database", n))
+// disturbDatabase kills a database now and then.
+func (w *torture) disturbDatabase(name string, d database, kills *atomic.Int64, stop <-chan struct{}) {
+	for n := 0; ; n++ {
+		rng := drawFor(w.seed, fmt.Sprint(w.key, name, n))
 		select {
 		case <-stop:
 			return
 		case <-time.After(between(rng, time.Second, 4*time.Second)):
-			w.killDatabase(between(rng, 50*time.Millisecond, 400*time.Millisecond))
+			kills.Add(1)
+			w.killDatabase(d, between(rng, 50*time.Millisecond, 400*time.Millisecond))
 		}
+	}
+}
+
+// disturbXA kills and freezes the participants of XA.
+func (w *torture) disturbXA(stop <-chan struct{}) {
+	for n := 0; ; n++ {
+		rng := drawFor(w.seed, fmt.Sprint(w.key, "XA", n))
+		select {
+		case <-stop:
+			return
+		case <-time.After(between(rng, 200*time.Millisecond, 2*time.Second)):
+		}
+		if rng.IntN(3) == 0 {
+			w.xaFreezes.Add(1)
+			w.xa.signal(syscall.SIGSTOP)
+			time.Sleep(between(rng, 100*time.Millisecond, 2500*time.Millisecond))
+			w.xa.signal(syscall.SIGCONT)
+			continue
+		}
+		w.xaKills.Add(1)
+		w.restartXA()
+	}
+}
+
+func (w *torture) restartXA() {
+	w.xa.kill()
+	if err := w.xa.start(); err != nil {
+		w.violate("start", w.key, "%v", err)
 	}
 }
 
@@ -311,13 +362,12 @@ func between(rng *rand.Rand, least, most time.Duration) time.Duration {
 	return least + time.Duration(rng.Int64N(int64(most-least)))
 }
 
-func (w *torture) killDatabase(down time.Duration) {
-	w.databaseKills.Add(1)
-	if err := w.database.Kill(); err != nil {
+func (w *torture) killDatabase(d database, down time.Duration) {
+	if err := d.Kill(); err != nil {
 		w.violate("database", w.key, "%v", err)
 	}
 	time.Sleep(down)
-	if err := w.database.Restart(context.WithoutCancel(w.t.Context())); err != nil {
+	if err := d.Restart(context.WithoutCancel(w.t.Context())); err != nil {
 		w.violate("database", w.key, "%v", err)
 	}
 }
@@ -339,6 +389,7 @@ func (w *torture) mend() time.Duration {
 			}
 		}
 	}
+	w.restartXA() // the next has no connection that a kill of its database has cut
 	return w.awaitOver(healed)
 }
 
@@ -367,15 +418,17 @@ func (w *torture) tell(sum tally, made int, under, took time.Duration) {
 	kills := w.kills.Load() + w.atPoints.Load()
 	seconds := under.Seconds()
 	w.t.Logf("%s: %.1f s of faults: %d transactions (%.1f a second): %d succeeded, %d failed, %d never begun, with the last ones; "+
-		"%d kills of servers (%d at points), %d freezes, %d kills of the database; %d calls, %d with faults; "+
+		"%d kills of servers (%d at points), %d freezes, %d kills of the database; "+
+		"%d kills and %d freezes of XA's participants, %d kills of their databases; %d calls, %d with faults; "+
 		"%d looks at states; all over %.1f s after the faults; total %v; %s",
 		w.kind, seconds, made, float64(made)/seconds, sum.succeeded, sum.failed, sum.never,
-		kills, w.atPoints.Load(), w.freezes.Load(), w.databaseKills.Load(), mishaps+w.own.count[fine], mishaps,
-		w.looks, took.Seconds(), w.inAll[0]+w.inAll[1], w.replay)
+		kills, w.atPoints.Load(), w.freezes.Load(), w.databaseKills.Load(),
+		w.xaKills.Load(), w.xaFreezes.Load(), w.xaDatabaseKills.Load(), mishaps+w.own.count[fine], mishaps,
+		w.looks, took.Seconds(), w.inAll, w.replay)
 	if *durationFlag <= together { // beside the other tests, which may take the machine
 		return
 	}
-	if float64(kills)/seconds < killsMin || float64(made)/seconds < transactionsMin || mishaps == 0 || sum.succeeded == 0 || sum.failed == 0 {
+	if float64(kills)/seconds < killsMin || float64(made)/seconds < transactionsMin || mishaps == 0 || w.xaKills.Load() == 0 || sum.succeeded == 0 || sum.failed == 0 {
 		tooLittle.Store(true)
 		w.t.Errorf("too little happened to prove anything: want %.1f kills and %d transactions a second", killsMin, transactionsMin)
 	}

@@ -41,7 +41,7 @@ type world struct {
 	reported   map[string]bool
 	looks      int // answers to questions for a state
 
-	inAll [2]int64 // of the banks, as last counted
+	inAll int64 // the money of all banks, as last counted
 }
 
 // drawFor returns the choices that a seed makes for something.
@@ -51,7 +51,9 @@ func drawFor(seed uint64, key string) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, h.Sum64()))
 }
 
-func newWorld(t *testing.T, name string, own *mischief) *world {
+// newWorld has its XA participants on the databases of index xa: a test that kills them
+// needs those to itself.
+func newWorld(t *testing.T, name string, own *mischief, xa int) *world {
 	t.Helper()
 	clock := new(atomic.Int64)
 	w := &world{cluster: newCluster(), name: name, reported: make(map[string]bool)}
@@ -59,6 +61,7 @@ func newWorld(t *testing.T, name string, own *mischief) *world {
 	own.nth = make(map[string]int)
 	w.own = own
 	w.banks = [2]*bank{newSQLiteBank(t, clock), newPostgresBank(t, clock)}
+	w.xa = w.startXA(t, xa)
 	w.serveParticipants(t)
 	w.client = newClient(t, w.cluster, 40)
 	w.dying = newClient(t, lost{w.cluster}, 6)

@@ -28,8 +28,8 @@ const (
 type entry struct {
 	name    string
 	role    Role
-	hash    [sha256.Size]byte // of the token
-	expires time.Time         // zero: never
+	hash    tokenHash
+	expires time.Time // zero: never
 }
 
 // A table is what the file says.
@@ -85,7 +85,7 @@ func (t *table) add(fields []string) error {
 		return nil
 	}
 	text, ok := strings.CutPrefix(fields[2], "sha256:")
-	if n, err := hex.Decode(e.hash[:], []byte(text[:min(len(text), 2*sha256.Size)])); !ok || err != nil || n != sha256.Size || len(text) != 2*sha256.Size {
+	if n, err := hex.Decode(e.hash.sum[:], []byte(text[:min(len(text), 2*sha256.Size)])); !ok || err != nil || n != sha256.Size || len(text) != 2*sha256.Size {
 		return errLine // what was written may be the token itself: it is not repeated
 	}
 	if len(fields) == 4 {
@@ -107,8 +107,7 @@ func ValidName(name string) bool {
 
 // Line is the line of the file for a token.
 func Line(principal string, r Role, token string, expires time.Time) string {
-	hash := sha256.Sum256([]byte(token))
-	line := fmt.Sprintf("%s %s sha256:%x", principal, r, hash)
+	line := fmt.Sprintf("%s %s sha256:%x", principal, r, hashOf(token).sum)
 	if !expires.IsZero() {
 		line += " " + expires.UTC().Format(time.RFC3339)
 	}

@@ -196,8 +196,9 @@ func (d *driver) change(ctx context.Context, c change, wait bool) (*passEnd, err
 	}
 }
 
-// readMax is how long what is known is good for a change. Versions tell what is old, but
-// not whether a transaction is another that was made under the name of one that was purged.
+// readMax is how long what is known is good for a request. The store tells at a write what
+// is old, but a refusal makes none: by now the name may be that of another transaction, if
+// the one that was known here was ended elsewhere, and purged.
 const readMax = time.Minute
 
 // forgetOldLocked forgets what nothing was done about for long.

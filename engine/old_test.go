@@ -28,8 +28,8 @@ func (p *payloads) Call(_ context.Context, c Call) (Answer, string) {
 	return Success, ""
 }
 
-// A server that has not heard of a transaction for long takes it for the one that it
-// knew, though that was purged, and its name given to another of the same version.
+// A server that has not heard of a transaction for long does not take it for the one that
+// it knew: that was purged, and its name given to another.
 func TestNameOfAPurgedTransaction(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -56,7 +56,9 @@ func TestNameOfAPurgedTransaction(t *testing.T) {
 		if err := engines[1].Prepare(ctx, message("new")); err != nil {
 			t.Fatal(err)
 		}
-		if err := engines[0].Submit(ctx, Request{GID: "m", Pattern: store.Message, Options: store.Options{Wait: true}}); err != nil {
+		r := message("new")
+		r.Options.Wait = true
+		if err := engines[0].Submit(ctx, r); err != nil {
 			t.Fatal(err)
 		}
 		if len(p.seen) != 1 || !bytes.Equal(p.seen[0], []byte("new")) {

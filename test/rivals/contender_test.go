@@ -149,16 +149,29 @@ func (s sequential) work(ctx context.Context, i int, c *sql.Conn, name string, f
 	return err
 }
 
-// rollback ends a branch: on its own session or, if that is gone, for a second, on
-// another. MariaDB does not let it before the lost session has left the server.
+// rollback ends a branch: on its own session or, if that is gone, on another, for a second
+// or as long as a server lists it. MariaDB does not let it before the lost session has left
+// the server.
 func (s sequential) rollback(i int, c *sql.Conn, name string) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	began := time.Now()
 	_, err := c.ExecContext(ctx, s.as[i].rollback(name))
-	for err != nil && ctx.Err() == nil {
+	for err != nil && (time.Since(began) < time.Second || s.listed(ctx, i)) {
 		_, err = s.dbs[i].ExecContext(ctx, s.as[i].rollback(name))
 		time.Sleep(20 * time.Millisecond) // nobody tells when a session has left
 	}
+}
+
+// listed reports whether a server answers, and lists what is prepared; nobody else
+// prepares anything there.
+func (s sequential) listed(ctx context.Context, i int) bool {
+	rows, err := s.dbs[i].QueryContext(ctx, s.as[i].list)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = rows.Close() }()
+	return rows.Next()
 }
 
 func (s sequential) recover(context.Context) error { return nil }
@@ -170,6 +183,7 @@ type dialect struct {
 	prepare  func(name string) []string
 	commit   func(name string) string
 	rollback func(name string) string
+	list     string // of what is prepared
 }
 
 var (
@@ -178,12 +192,14 @@ var (
 		prepare:  func(name string) []string { return []string{"PREPARE TRANSACTION '" + name + "'"} },
 		commit:   func(name string) string { return "COMMIT PREPARED '" + name + "'" },
 		rollback: func(name string) string { return "ROLLBACK PREPARED '" + name + "'" },
+		list:     "SELECT gid FROM pg_prepared_xacts WHERE database = current_database()",
 	}
 	mariaDialect = dialect{
 		begin:    func(name string) string { return "XA START '" + name + "'" },
 		prepare:  func(name string) []string { return []string{"XA END '" + name + "'", "XA PREPARE '" + name + "'"} },
 		commit:   func(name string) string { return "XA COMMIT '" + name + "'" },
 		rollback: func(name string) string { return "XA ROLLBACK '" + name + "'" },
+		list:     "XA RECOVER",
 	}
 )
 

@@ -198,7 +198,7 @@ func cancelled(t *testing.T, w *world, c contender) told {
 	defer cancel()
 	acted := w.wire.at(m, func(int) bool {
 		cancel()
-		time.Sleep(time.Second) // drivers watch ctx beside the connection: who heeds it has time to
+		time.Sleep(3 * time.Second) // drivers watch ctx beside the connection: who heeds it has time to
 		return true
 	})
 	said := read(b.transfer(ctx, payment))
@@ -219,7 +219,7 @@ func mustHave(t *testing.T, acted <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-acted:
-	case <-time.After(5 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the moment of the trap never came")
 	}
 }

@@ -92,7 +92,7 @@ func (w *wire) accept(i int, target string) {
 		if err != nil {
 			return // closed
 		}
-		server, err := net.DialTimeout("tcp", target, 5*time.Second)
+		server, err := net.DialTimeout("tcp", target, time.Minute)
 		if err != nil {
 			_ = program.Close()
 			continue

@@ -26,7 +26,7 @@ const (
 type database struct {
 	name, driver, dsn string // dsn goes through the wire
 	dialect           dialect
-	patience          string // makes a session wait for locks a second at most
+	patience          string // makes a session wait for locks %d seconds at most
 	direct            *sql.DB
 	server            server
 }
@@ -80,12 +80,12 @@ func newDatabase(t *testing.T, name, driver string, i int) *database {
 		s := dbtest.SharedMariaDB(t, i)
 		s.MustOwn(t)
 		d.server, d.dsn, d.dialect = s, s.NewDatabase(t), mariaDialect
-		d.patience = "SET SESSION innodb_lock_wait_timeout = 1"
+		d.patience = "SET SESSION innodb_lock_wait_timeout = %d"
 	} else {
 		s := dbtest.SharedPostgres(t, i)
 		s.MustOwn(t)
 		d.server, d.dsn, d.dialect = s, s.NewDatabase(t), postgresDialect
-		d.patience = "SET lock_timeout = '1s'"
+		d.patience = "SET lock_timeout = '%ds'"
 	}
 	var err error
 	if d.direct, err = sql.Open(driver, d.dsn); err != nil {
@@ -174,15 +174,21 @@ func (d *database) prepared(t *testing.T) (n int) {
 	return n
 }
 
-// locked reports whether others cannot change the account.
+// locked reports whether others cannot change the account. What is prepared keeps it
+// locked; a session that has lost its program does not, but a busy server may need a while
+// to find out.
 func (d *database) locked(t *testing.T) bool {
 	t.Helper()
+	seconds := 60
+	if d.prepared(t) > 0 {
+		seconds = 1
+	}
 	c, err := d.direct.Conn(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = c.Close() }()
-	if _, err := c.ExecContext(t.Context(), d.patience); err != nil {
+	if _, err := c.ExecContext(t.Context(), fmt.Sprintf(d.patience, seconds)); err != nil {
 		t.Fatal(err)
 	}
 	_, err = c.ExecContext(t.Context(), "UPDATE account SET balance = balance WHERE id = 1")
@@ -190,7 +196,7 @@ func (d *database) locked(t *testing.T) bool {
 }
 
 // settleWithin is how long after a trap a contender that can recover may need.
-const settleWithin = 30 * time.Second
+const settleWithin = 2 * time.Minute
 
 // settle lets a fresh process of the contender clean up, until nothing is in doubt
 // or it has had its time; one without means to recover is not waited for.

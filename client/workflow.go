@@ -235,15 +235,21 @@ func (w *Workflow) unfinished() error {
 }
 
 // keep registers what has come of a step, also for a caller whose context has ended: what
-// is done should be known. ErrOngoing: another process came first.
+// is done should be known. ErrOngoing: another process came first, or has ended the workflow
+// by now: a further run finds out.
 func (w *Workflow) keep(ctx context.Context, b *Branch) error {
 	ctx, cancel := w.client.detached(ctx)
 	defer cancel()
 	err := w.register(ctx, b)
-	if errors.Is(err, ErrExists) {
-		return &Error{Op: string(b.Op), GID: w.gid, Kind: ErrOngoing, Err: errors.New("another process runs this workflow")}
+	switch {
+	case errors.Is(err, ErrExists):
+		err = errors.New("another process runs this workflow")
+	case errors.Is(err, ErrRefused):
+		err = fmt.Errorf("somebody else has ended this workflow: %w", err)
+	default:
+		return err
 	}
-	return err
+	return &Error{Op: string(b.Op), GID: w.gid, Kind: ErrOngoing, Err: err}
 }
 
 // register takes "exists" for success if an earlier attempt was not answered and what

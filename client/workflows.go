@@ -62,7 +62,8 @@ const nameMax = 64
 // registry, Execute waits for that one first.
 //
 //	ErrFailed   it is undone
-//	ErrOngoing  another run is at it, in another process or still here when ctx ended
+//	ErrOngoing  another run is at it, or has ended it meanwhile: one in another process, or
+//	            one that is still under way here when ctx ends
 //	ErrRefused  there is a transaction of that GID with another pattern, name or input
 //	ErrMixed    the function has ended, and somebody has ended the workflow otherwise by force
 //

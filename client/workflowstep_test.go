@@ -132,6 +132,24 @@ func TestStepIsGivenUpBesideASuccess(t *testing.T) {
 	requireKept(t, w, "pay", client.Succeeded, "01-pay action succeed", "01-pay commit succeed")
 }
 
+// Another process ends the workflow while this one is at a step: that is no refusal of
+// this call, and the next one tells the end.
+func TestEndedByAnother(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	ws := newRegistry(t, w.Client, func(ctx context.Context, wf *client.Workflow, _ []byte) ([]byte, error) {
+		return wf.Step("pay").Do(ctx, func(context.Context) ([]byte, error) {
+			return []byte("mine"), w.engine.EndWorkflow(ctx, "pay", true, "aGlz", "") // "his"
+		})
+	})
+	if _, err := ws.Execute(t.Context(), "f", nil, client.GID("pay")); !errors.Is(err, client.ErrOngoing) || errors.Is(err, client.ErrRefused) {
+		t.Errorf("error is %v", err)
+	}
+	if result, err := ws.Execute(t.Context(), "f", nil, client.GID("pay")); err != nil || string(result) != "his" {
+		t.Errorf("result %q, %v", result, err)
+	}
+}
+
 // A participant refuses with bytes that are no text, or in words that are ours. It is
 // recorded all the same, as a failure, which the next run is told.
 func TestOddRefusals(t *testing.T) {

@@ -199,6 +199,7 @@ var reservedRanges = []reservedRange{
 	{netip.MustParsePrefix("::/128"), "unspecified"},
 	{netip.MustParsePrefix("::ffff:0:0/96"), "IPv4 in IPv6"},
 	{netip.MustParsePrefix("::/96"), "IPv4 in IPv6"},
+	{netip.MustParsePrefix("::ffff:0:0:0/96"), "IPv4 in IPv6"},
 	{netip.MustParsePrefix("64:ff9b::/96"), "IPv4 in IPv6"},
 	{netip.MustParsePrefix("64:ff9b:1::/48"), "IPv4 in IPv6"},
 	{netip.MustParsePrefix("2001::/32"), "IPv4 in IPv6"},

@@ -27,7 +27,7 @@ func usedLog(t *testing.T, decisions int, opts ...Option) (p picture, marked int
 		p.want = append(p.want, gidNo(n))
 	}
 	if len(opts) > 0 {
-		for wait := time.NewTimer(10 * time.Second); ; { // for the keeper, which ticks
+		for wait := time.NewTimer(2 * time.Minute); ; { // for the keeper, which ticks
 			if _, n, _ := decodeMark(fs.get(markName)); n == l.synced.Load() {
 				break
 			}

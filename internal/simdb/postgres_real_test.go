@@ -32,7 +32,7 @@ type realSession struct {
 	answers chan string // of the text that runs; nil if none does
 }
 
-const realPatience = 20 * time.Second // a step that takes longer has failed
+const realPatience = 2 * time.Minute // a step that takes longer has failed
 
 func newRealPostgres(t testing.TB, server *dbtest.Postgres, dsn string) *realPostgres {
 	t.Helper()

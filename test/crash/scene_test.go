@@ -224,11 +224,17 @@ func soleCommit(place cutproxy.Place) func(*testing.T, *world) {
 // not arrive.
 func slowCommit(t *testing.T, w *world) {
 	w.child(t, "", "-n", "1", "-work", "one")
+	gate, err := w.a.db.Conn(t.Context()) // the commit waits for it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = gate.Close() }()
 	for _, s := range []string{
-		"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(5); RETURN NULL; END $$",
+		"CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(77); RETURN NULL; END $$",
 		"CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON journal DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()",
+		"SELECT pg_advisory_lock(77)",
 	} {
-		if _, err := w.a.db.ExecContext(t.Context(), s); err != nil {
+		if _, err := gate.ExecContext(t.Context(), s); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -247,6 +253,10 @@ func slowCommit(t *testing.T, w *world) {
 	}
 	w.a.awaitBusy(t, true)
 	c.thaw(t)
+	time.Sleep(4 * time.Second) // it asks meanwhile
+	if _, err := gate.ExecContext(t.Context(), "SELECT pg_advisory_unlock(77)"); err != nil {
+		t.Fatal(err)
+	}
 	c.wait(t)
 	w.a.awaitBusy(t, false)
 	for gid := range w.journal(t, w.a) {
@@ -261,14 +271,14 @@ func slowCommit(t *testing.T, w *world) {
 	}
 }
 
-// awaitBusy waits until a session of others is at work in a function that sleeps, or
+// awaitBusy waits until a session of others is at a commit that waits for the test, or
 // none is.
 func (d database) awaitBusy(t *testing.T, want bool) {
 	t.Helper()
-	for start := time.Now(); time.Since(start) < time.Minute; time.Sleep(10 * time.Millisecond) {
+	for start := time.Now(); time.Since(start) < 4*time.Minute; time.Sleep(10 * time.Millisecond) {
 		var busy bool
 		err := d.db.QueryRowContext(t.Context(), "SELECT count(*) > 0 FROM pg_stat_activity WHERE datname = current_database() "+
-			"AND pid <> pg_backend_pid() AND state = 'active' AND wait_event = 'PgSleep'").Scan(&busy)
+			"AND pid <> pg_backend_pid() AND state = 'active' AND wait_event = 'advisory'").Scan(&busy)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,7 +292,7 @@ func (d database) awaitBusy(t *testing.T, want bool) {
 // givesUp: the caller's context ends when the decision is asked for. Nothing that
 // follows heeds it: the program ends, and leaves nothing to others.
 func givesUp(t *testing.T, w *world) {
-	const patience = 4 * time.Second
+	const patience = 10 * time.Second
 	p := w.freeze(t, "decide.before", "-n", "2", "-patience", patience.String())
 	time.Sleep(patience) // its clock goes on while it is frozen
 	p.thaw(t)

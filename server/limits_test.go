@@ -147,7 +147,7 @@ func TestFlood(t *testing.T) {
 	tokens := withTokens(t)
 	w := start(t, func(c *server.Config, e *engine.Config) {
 		tokens(c, e)
-		c.Limits = server.Limits{RatePerSecond: 200, Burst: 50, OpenMax: 100, RequestsMax: 64, HeaderTimeout: 2 * time.Second, ConnectionsMax: 700}
+		c.Limits = server.Limits{RatePerSecond: 200, Burst: 50, OpenMax: 100, RequestsMax: 64, HeaderTimeout: time.Minute, ConnectionsMax: 700}
 	})
 	var before, after runtime.MemStats
 	runtime.GC()

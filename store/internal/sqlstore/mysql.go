@@ -27,15 +27,16 @@ func (MySQL) versionColumns() string {
 func (MySQL) settings() (string, []setting) {
 	committed := []string{"read-committed", "repeatable-read", "serializable"}
 	const isolation = "leave the isolation level at its default, in the server's configuration and in the data source name"
-	return "SHOW SESSION VARIABLES WHERE Variable_name IN ('innodb_flush_log_at_trx_commit', 'log_bin', 'sync_binlog', 'wsrep_on'," +
-			" 'autocommit', 'tx_isolation', 'transaction_isolation')", []setting{
-			{"innodb_flush_log_at_trx_commit", []string{"1"}, harmLost, "run SET GLOBAL innodb_flush_log_at_trx_commit = 1, and put it into the server's configuration"},
-			{"sync_binlog", []string{"1"}, harmLost, "run SET GLOBAL sync_binlog = 1, and put it into the server's configuration"},
-			{"wsrep_on", []string{"off"}, harmOld, "use a server that is not part of a Galera cluster, whose nodes can answer with old data"},
-			{"autocommit", []string{"on"}, harmOld, "leave it on, in the server's configuration and in the data source name"},
-			{"tx_isolation", committed, harmOld, isolation},
-			{"transaction_isolation", committed, harmOld, isolation}, // its name in MySQL
-		}
+	query := "SHOW SESSION VARIABLES WHERE Variable_name IN ('innodb_flush_log_at_trx_commit', 'log_bin', 'sync_binlog', 'wsrep_on'," +
+		" 'autocommit', 'tx_isolation', 'transaction_isolation')"
+	return query, []setting{
+		{"innodb_flush_log_at_trx_commit", []string{"1"}, harmLost, "run SET GLOBAL innodb_flush_log_at_trx_commit = 1, and put it into the server's configuration"},
+		{"sync_binlog", []string{"1"}, harmLost, "run SET GLOBAL sync_binlog = 1, and put it into the server's configuration"},
+		{"wsrep_on", []string{"off"}, harmOld, "use a server that is not part of a Galera cluster, whose nodes can answer with old data"},
+		{"autocommit", []string{"on"}, harmOld, "leave it on, in the server's configuration and in the data source name"},
+		{"tx_isolation", committed, harmOld, isolation},
+		{"transaction_isolation", committed, harmOld, isolation}, // its name in MySQL
+	}
 }
 
 // lockSchema takes a lock of the server that is named for the database, and ends with

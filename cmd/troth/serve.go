@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	stdlog "log"
 	"log/slog"
 	"net/url"
 	"os"
@@ -61,6 +62,9 @@ func (a *app) serve(ctx context.Context) error {
 	}
 	a.output = s.output
 	log := a.newLogger(c)
+	// net/http tells the standard logger what a participant says unasked.
+	stdlog.SetFlags(0)
+	stdlog.SetOutput(slog.NewLogLogger(log.Handler(), slog.LevelDebug).Writer())
 	if os.Geteuid() == 0 {
 		log.WarnContext(ctx, "running as root, which the server needs for nothing: run it as a user of its own")
 	}

@@ -89,6 +89,7 @@ func run(ctx context.Context, server string) (err error) {
 	served := &http.Server{Handler: mux}
 	go func() { _ = served.Serve(l) }() // until run ends
 	defer func() { _ = served.Close() }()
+	defer func() { err = errors.Join(err, workflows.Close(ctx)) }() // waits for runs that the server asked for
 
 	for _, t := range []struct {
 		transfer

@@ -171,7 +171,7 @@ func (s sequential) listed(ctx context.Context, i int) bool {
 		return false
 	}
 	defer func() { _ = rows.Close() }()
-	return rows.Next()
+	return rows.Next() && rows.Err() == nil
 }
 
 func (s sequential) recover(context.Context) error { return nil }

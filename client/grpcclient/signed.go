@@ -64,7 +64,7 @@ func (s *signedRegistrar) RegisterService(service *grpc.ServiceDesc, implementat
 // verified is a method that runs after the signature was found good. What is decoded is
 // what was verified, byte for byte.
 func (s *signedRegistrar) verified(method string, handler grpc.MethodHandler) grpc.MethodHandler {
-	return func(implementation any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // the type is grpc's
+	return func(implementation any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) {
 		raw := new(emptypb.Empty) // knows no field, and so keeps the bytes of all
 		if err := decode(raw); err != nil {
 			return nil, err

@@ -49,7 +49,7 @@ func newVault(t *testing.T, keys ...[]byte) *vault {
 	}
 	v := new(vault)
 	method := func(name string) grpc.MethodDesc {
-		return grpc.MethodDesc{MethodName: name, Handler: func(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // the type is grpc's
+		return grpc.MethodDesc{MethodName: name, Handler: func(_ any, ctx context.Context, decode func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
 			m := new(structpb.Struct)
 			if err := decode(m); err != nil {
 				return nil, err

@@ -1,4 +1,4 @@
 // Package ent is what ent makes of the tests' schema.
 package ent
 
-//go:generate go run entgo.io/ent/cmd/ent generate ./schema
+//go:generate go tool entgo.io/ent/cmd/ent generate ./schema

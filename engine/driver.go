@@ -409,7 +409,7 @@ func (d *driver) restLocked() {
 		d.engine.scheduler.wakeAt(t.Due)
 	}
 	faultpoint.Hit("server.passed")
-	was, waits := d.current, d.m.pass.putOff > 0 && !d.m.pass.failed && !t.State.Over()
+	was, waits := d.current, d.m.pass.waits() && !t.State.Over()
 	d.endPassLocked(t.State, t.Reason)
 	if waits {
 		d.engine.gate.remember(was.away, putOff{gid: d.gid, size: sizeOf(t), hurry: was.hurry})

@@ -40,7 +40,7 @@ type host struct {
 type putOff struct {
 	gid   string
 	size  int
-	hurry bool // see driver.hurry
+	hurry bool // see current
 }
 
 // namesMax is how many of those that were put off are remembered. The others wait for the

@@ -183,6 +183,28 @@ func TestPutOffIsNoFailure(t *testing.T) {
 	})
 }
 
+// Who says that it goes on is asked again after a pause, also by a transaction of which
+// other calls were put off.
+func TestPutOffDoesNotHurryWhatGoesOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := &participants{answer: func(Call, int) (Answer, time.Duration) { return Ongoing, 10 * time.Millisecond }}
+		e := openSmall(t, memory.New(), p)
+		all := make([]string, 60) // 16 + 32 have a place
+		for i := range all {
+			all[i] = fmt.Sprint("http://busy/", i)
+		}
+		if err := e.Submit(t.Context(), Request{GID: "m", Pattern: store.Message, Steps: steps(all...), Options: store.Options{Concurrent: true}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := p.count("http://busy/0"); n < 5 || n > 7 {
+			t.Errorf("called %d times in a minute, want every 10 s", n)
+		}
+	})
+}
+
 // Whoever waits for an answer gets one, and not that there is no place.
 func TestAwaitedAreNotPutOff(t *testing.T) {
 	t.Parallel()

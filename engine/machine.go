@@ -69,6 +69,10 @@ type pass struct {
 	putOff time.Duration
 }
 
+// waits reports whether there is another pass for no other reason than that calls found no
+// place: then it is made as soon as there is one. What failed or goes on has its pause.
+func (p *pass) waits() bool { return p.putOff > 0 && !p.failed && !p.ongoing }
+
 // own is the index of the call of the transaction's own address: the question to a
 // message's sender, or the resumption of a workflow.
 const own = -1

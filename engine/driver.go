@@ -218,6 +218,8 @@ func (d *driver) loadLocked(ctx context.Context) error {
 	if d.m != nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, d.engine.cfg.StoreTimeout, errStoreTimeout) // others wait for the turn
+	defer cancel()
 	t, err := d.engine.store.Get(ctx, d.gid)
 	if err != nil {
 		return err

@@ -39,7 +39,7 @@ type Config struct {
 	ClaimMax        int           // transactions that are taken from the store at a time, while new ones wait; 64
 	CacheMax        int           // transactions that are kept in memory while nothing happens; 10,000
 	PollEvery       time.Duration // how long a shared store is not looked at; 2 s
-	StoreTimeout    time.Duration // of one write; 10 s
+	StoreTimeout    time.Duration // of one write, or of a read for which others wait; 10 s
 
 	// For tests: the clock, and what is made of a pause so that what failed together is
 	// not retried together. By default up to a tenth is added.

@@ -116,7 +116,7 @@ func (s *scheduler) sleep(ctx context.Context, since time.Time) {
 	s.next = since.Add(s.engine.cfg.PollEvery)
 	s.mu.Unlock()
 	// What was put off between the look at the store and now is in the store.
-	if next, err := s.engine.store.NextDue(ctx); err == nil && !next.IsZero() {
+	if next, err := s.nextDue(ctx); err == nil {
 		s.wakeAt(next)
 	}
 	for {
@@ -134,6 +134,12 @@ func (s *scheduler) sleep(ctx context.Context, since time.Time) {
 			timer.Stop()
 		}
 	}
+}
+
+func (s *scheduler) nextDue(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.engine.cfg.StoreTimeout, errStoreTimeout)
+	defer cancel()
+	return s.engine.store.NextDue(ctx)
 }
 
 // wakeAt tells of work that is due at a time.
@@ -161,7 +167,7 @@ func (e *Engine) retry(host string) {
 		for ready := e.gate.next(host); len(ready) > 0 && e.looking.Err() == nil; ready = e.gate.next(host) {
 			var all sync.WaitGroup
 			for _, one := range ready {
-				e.retrying <- struct{}{} // nobody keeps it for longer than a write takes
+				e.retrying <- struct{}{} // nobody keeps it for longer than the store may take
 				all.Go(func() {
 					e.retryOne(one)
 					<-e.retrying

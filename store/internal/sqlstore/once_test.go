@@ -301,6 +301,49 @@ func testOnceRefused(t *testing.T, d Dialect) {
 	}
 }
 
+// A block that waits for a lock in vain has done nothing, and leaves no transaction open
+// in which the usual way would go on.
+func TestOnceMeetsALock(t *testing.T) {
+	t.Parallel()
+	s, w, _ := openOnce(t, MySQL{})
+	for _, gid := range []string{"a", "b"} {
+		if err := s.Create(t.Context(), sagaOf(gid, 0, "new")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other, err := s.cfg.Read.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Rollback() }()
+	if _, err := other.ExecContext(t.Context(), "UPDATE troth_transaction SET reason = 'locked' WHERE gid = 'b'"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.session.execOnce(t.Context(), "SET SESSION innodb_lock_wait_timeout = 1"); err != nil {
+		t.Fatal(err)
+	}
+	ops := []*op{create(t, "new"), save(t, "a", 1, "changed"), save(t, "b", 1, "changed")}
+	if b, err := w.once(ops); b != nil || err != nil {
+		t.Fatalf("once = %+v, %v, want that the usual way is to write it", b, err)
+	}
+	if w.session == nil {
+		t.Fatal("the connection is gone")
+	}
+	if n, err := queryAll(t.Context(), w.session, scanNumber, "SELECT @@in_transaction"); err != nil || len(n) != 1 || n[0] != 0 {
+		t.Errorf("in a transaction: %v, %v", n, err)
+	}
+	if _, err := s.Get(t.Context(), "new"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("Get of the new one = %v, want ErrNotFound", err)
+	}
+	if err := other.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := w.commit(ops)
+	if err != nil || slices.ContainsFunc(b.errs, func(err error) bool { return err != nil }) {
+		t.Errorf("when nobody is in the way: %+v, %v", b, err)
+	}
+}
+
 // On MariaDB a small batch is one round trip.
 func TestOnceIsOneTrip(t *testing.T) {
 	t.Parallel()

@@ -53,12 +53,12 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		}
 		s.meter.GRPC(info.FullMethod, status.Code(err).String(), s.cfg.Now().Sub(start))
 	}()
+	defer severAfter(ctx, s.limits.AnswerTimeout)()
 	ctx, leave, err := s.admitGRPC(ctx, info.FullMethod)
 	if err != nil {
 		return err
 	}
 	defer leave()
-	defer severAfter(ctx, s.limits.AnswerTimeout)()
 	if info.IsClientStream || info.IsServerStream {
 		defer context.AfterFunc(s.streams, func() { sever(ctx) })()
 	}
@@ -73,17 +73,12 @@ type callerStream struct {
 // Context implements grpc.ServerStream.
 func (c *callerStream) Context() context.Context { return c.ctx }
 
-// healthCheck is open to everybody, as /healthz is.
+// healthCheck is open to everybody, as /healthz is, and takes no place: see unary.
 const healthCheck = "/grpc.health.v1.Health/Check"
 
 func (s *Server) admitGRPC(ctx context.Context, method string) (context.Context, func(), error) {
 	if method == healthCheck {
-		leave, ok := s.guard.places.takeStranger()
-		if !ok {
-			s.meter.Refused(metrics.TooBusy)
-			return ctx, nil, status.Error(codes.Unavailable, errBusy.message)
-		}
-		return ctx, leave, nil
+		return ctx, func() {}, nil
 	}
 	v := visitor{needs: roleGRPC(method), makes: makesGRPC(method)}
 	if p, ok := peer.FromContext(ctx); ok {

@@ -13,16 +13,13 @@ type places struct {
 	all, each, reserved int
 
 	mu        sync.Mutex
-	strangers int            // who ask whether the server lives
 	clients   int            // of clients, under way
 	operators int            // of others
 	byName    map[string]int // of clients that have a name
 }
 
-const (
-	reservedPlaces = 64   // the operators' own
-	strangerPlaces = 1024 // of those who need no credentials
-)
+// reservedPlaces are the operators' own.
+const reservedPlaces = 64
 
 // newPlaces has so many places for clients, of which one may have half.
 func newPlaces(all int) *places {
@@ -56,15 +53,4 @@ func (p *places) take(c auth.Caller) (leave func(), ok bool) {
 			delete(p.byName, c.Name)
 		}
 	}, true
-}
-
-// takeStranger is take for somebody who does not say who they are, and need not.
-func (p *places) takeStranger() (leave func(), ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.strangers >= strangerPlaces {
-		return nil, false
-	}
-	p.strangers++
-	return func() { p.mu.Lock(); p.strangers--; p.mu.Unlock() }, true
 }

@@ -30,12 +30,10 @@ func (r registrar) RegisterService(service *grpc.ServiceDesc, implementation any
 	r.Server.RegisterService(&late, implementation)
 }
 
-// unary reads the request, and answers it.
+// unary reads the request, and answers it. What strangers ask, how the server is, is not
+// read but answered for the whole server: a message may have BodyMax bytes, and of many
+// strangers at once that would be all the memory.
 func (s *Server) unary(method string, handler grpc.MethodHandler) grpc.StreamHandler {
-	patience := s.limits.ReadTimeout
-	if method == healthCheck {
-		patience = s.limits.HeaderTimeout // strangers send little
-	}
 	interceptor := func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 		if err := s.auditGRPC(ctx, method, request); err != nil {
 			return nil, err
@@ -44,7 +42,10 @@ func (s *Server) unary(method string, handler grpc.MethodHandler) grpc.StreamHan
 	}
 	return func(implementation any, ss grpc.ServerStream) error {
 		reply, err := handler(implementation, ss.Context(), func(request any) error {
-			defer severAfter(ss.Context(), patience)()
+			if method == healthCheck {
+				return nil
+			}
+			defer severAfter(ss.Context(), s.limits.ReadTimeout)()
 			return ss.RecvMsg(request)
 		}, interceptor)
 		if err != nil {

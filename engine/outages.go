@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -77,8 +79,8 @@ func (o *outages) over(url, gid string) (waiting []putOff) {
 	delete(o.byTo, to)
 	o.all.taken -= len(at.waiting)
 	delete(at.waiting, gid)
-	for other, size := range at.waiting {
-		waiting = append(waiting, putOff{gid: other, size: size, hurry: true})
+	for _, other := range slices.Sorted(maps.Keys(at.waiting)) { // a simulated engine does the same each time
+		waiting = append(waiting, putOff{gid: other, size: at.waiting[other], hurry: true})
 	}
 	return waiting
 }

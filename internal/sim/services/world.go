@@ -67,6 +67,8 @@ type setting struct {
 	processes, programs int
 
 	storeLoses, callsLost, late, twice, unwilling, ongoing, deaths, freezes, vanish bool
+
+	narrow bool // engines have room for little: calls are put off, and transactions forgotten
 }
 
 func newWorld(t *testing.T, o Options) *world {
@@ -76,6 +78,7 @@ func newWorld(t *testing.T, o Options) *world {
 	w.cfg = setting{
 		processes: 1 + rng.IntN(3), programs: 4 + rng.IntN(12),
 		storeLoses: on(), callsLost: on(), late: on(), twice: on(), unwilling: on(), ongoing: on(), deaths: on(), freezes: on(), vanish: on(),
+		narrow: on(),
 	}
 	w.trace = &trace{out: o.Trace}
 	w.services.init(w)
@@ -160,10 +163,12 @@ func (w *world) start(slot int) {
 	_, n := w.again(fmt.Sprint("process", slot))
 	p := &process{world: w, name: fmt.Sprintf("p%d.%d", slot, n), thawed: make(chan struct{})}
 	close(p.thawed)
-	e, err := engine.Open(context.Background(), &disk{Store: w.disk, process: p}, engine.Config{
-		Caller: caller{p},
-		Jitter: func(d time.Duration) time.Duration { return d },
-	})
+	cfg := engine.Config{Caller: caller{p}, Jitter: func(d time.Duration) time.Duration { return d }}
+	if w.cfg.narrow {
+		cfg.CallsMax, cfg.CallsPerHostMax, cfg.WaitingMax, cfg.BytesMax, cfg.ClaimMax = 3, 2, 1, 6<<10, 3
+		cfg.CacheMax = 1 // of several that nobody holds an engine forgets any
+	}
+	e, err := engine.Open(context.Background(), &disk{Store: w.disk, process: p}, cfg)
 	if err != nil {
 		panic(err) // the configuration is ours
 	}

@@ -34,7 +34,7 @@ type Config struct {
 
 	CallsMax        int           // calls under way at a time; 1024
 	CallsPerHostMax int           // of those, to one host and port; 256
-	WaitingMax      int           // calls that wait for their turn at a time, other transactions in the store; 4096
+	WaitingMax      int           // calls that wait for their turn at a time, and as many that requests await; 4096
 	BytesMax        int           // of the transactions of calls that are under way or wait; 256 MiB
 	ClaimMax        int           // transactions that are taken from the store at a time, while new ones wait; 64
 	CacheMax        int           // transactions that are kept in memory while nothing happens; 10,000

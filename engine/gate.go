@@ -63,7 +63,8 @@ func newGate(cfg *Config) *gate {
 
 // waitingPerCall is how many calls may wait behind each that is under way to the same
 // host. With the defaults a call has its answer within three times the request timeout,
-// which is less than the lease: nobody else begins with what still waits here.
+// which is less than the lease: nobody else begins with what still waits here, unless
+// there are many that requests await beside them.
 const waitingPerCall = 2
 
 // A share is something scarce that hosts share. One may have as much as is left: of n that

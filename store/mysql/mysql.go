@@ -50,9 +50,10 @@ type Store struct{ *sqlstore.Store }
 var _ store.Store = (*Store)(nil)
 
 // Open opens the store in the database of db, and makes or upgrades its tables unless
-// NoCreate says not to. It refuses tables of a newer program, and a server that
-// can lose what it confirmed, or whose sessions read what is not so. db stays open until its owner closes it, after the
-// store; it must allow more connections than Writers. Nil options are the defaults.
+// NoCreate says not to. It refuses tables of a newer program, and a server that can lose
+// what it confirmed, or whose sessions read what is not so. db stays open until its owner
+// closes it, after the store; it must allow more connections than Writers. Nil options are
+// the defaults.
 func Open(ctx context.Context, db *sql.DB, options *Options) (*Store, error) {
 	var o Options
 	if options != nil {

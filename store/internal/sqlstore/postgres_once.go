@@ -10,8 +10,8 @@ import (
 func (Postgres) onceMax() int { return 32 }
 
 // refused: values that cannot be, constraints, a transaction that the server gave up,
-// what it has no room for, or the caller no right to, and a server that only reads. Other errors may be of a server that ends, after it
-// committed.
+// what it has no room for, or the caller no right to, and a server that only reads. Other
+// errors may be of a server that ends, after it committed.
 func (Postgres) refused(err error) bool {
 	state := sqlState(err)
 	if len(state) != 5 || state == "40003" { // whose name is "statement completion unknown"

@@ -75,8 +75,8 @@ func (w *writer) oneOfThem(err error) bool {
 	return w.connect(ctx) == nil
 }
 
-// commit writes a batch as one transaction, or as one statement. If it was refused before the COMMIT, with
-// the connection still good, w.session stays.
+// commit writes a batch as one transaction, or as one statement. If it was refused before
+// the COMMIT, with the connection still good, w.session stays.
 func (w *writer) commit(ops []*op) (b *batch, err error) {
 	creates := 0
 	for _, o := range ops {

@@ -29,8 +29,8 @@ type TCCBranch struct {
 
 // TCC runs f, which tries branches with [TCC.Call]. When f returns nil they are
 // confirmed, else cancelled, by the server, which also cancels them if this process
-// dies. A panic of f cancels them too and goes on. An error of Call or Do cancels them also
-// if f swallows it: the branch is registered, and must not be confirmed untried.
+// dies. A panic of f cancels them too and goes on. An error of Call or Do, or a panic in
+// it, cancels them also if f swallows it: the branch is registered, and must not be confirmed untried.
 //
 //	nil         the decision to confirm is in the server's store; with [Wait], everything is
 //	            confirmed
@@ -104,10 +104,11 @@ func (t *TCC) try(ctx context.Context, b TCCBranch, f func(ctx context.Context, 
 	err = t.client.register(ctx, &Branch{
 		GID: t.gid, Pattern: PatternTCC, ID: id, Confirm: b.Confirm, Cancel: b.Cancel, Payload: payload,
 	})
+	defer func() { t.lost.set(err) }()
 	if err == nil {
+		err = errNoReturn // of an f that panics: somebody may outlive that
 		err = f(ctx, id, payload)
 	}
-	t.lost.set(err)
 	return err
 }
 

@@ -125,7 +125,9 @@ func (s *WorkflowStep) Do(ctx context.Context, f func(ctx context.Context) ([]by
 	if s.op != OpAction {
 		return f(ctx) // the end of a step is recorded as a whole
 	}
+	s.lost = errNoReturn // if f panics, which somebody may outlive
 	result, err := s.w.record(ctx, s.id, OpAction, f)
+	s.lost = nil
 	switch r := s.w.recorded[recordKey{s.id, OpAction}]; {
 	case errors.Is(err, ErrFailed):
 		s.failed = true

@@ -42,7 +42,7 @@ const unheardMax = 1024
 var (
 	errResumeTimeout = errors.New("the run takes longer than Config.ResumeTimeout")
 	errClosed        = errors.New("the workflows of this process are being closed")
-	errNoReturn      = errors.New("the workflow's function did not return")
+	errNoReturn      = errors.New("the function did not return")
 )
 
 func newRuns(timeout time.Duration, resumesMax int) *runs {

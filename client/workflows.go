@@ -16,7 +16,7 @@ import (
 // same results. Times, random numbers and the like belong into steps.
 //
 // nil ends the workflow as succeeded, with the result, unless an action of a step ended
-// with an error other than ErrFailed: then that is the function's. An error that is
+// with an error other than ErrFailed, or a panic: then that is the function's. An error that is
 // ErrFailed undoes the workflow. After any other error it is called again, later.
 type WorkflowFunc func(ctx context.Context, w *Workflow, input []byte) (result []byte, err error)
 

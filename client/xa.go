@@ -50,8 +50,9 @@ func (x *XA) GID() string { return x.gid }
 // roll back. What it answers is decoded from JSON into reply, unless that is nil. After an
 // error the program returns it, or an error of its own.
 func (x *XA) Call(ctx context.Context, address string, payload, reply any) error {
-	err := x.call(ctx, address, payload, reply)
-	x.lost.set(err)
+	err := errNoReturn // if reply cannot be decoded without a panic
+	defer func() { x.lost.set(err) }()
+	err = x.call(ctx, address, payload, reply)
 	return err
 }
 

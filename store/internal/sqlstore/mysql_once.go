@@ -13,8 +13,8 @@ func (MySQL) onceMax() int { return mysqlOnceMax }
 
 // refused: what is given as the reason here was met before the COMMIT and the block has
 // rolled back, or the server rolled back in place of the COMMIT. An error that leaves the
-// COMMIT in doubt, that of a server that ends, or of a statement that was killed (which no
-// handler sees: the transaction stays open), is none of these.
+// COMMIT in doubt, that of a server that ends, or of a statement that was killed, is none
+// of these.
 func (MySQL) refused(err error) bool {
 	return numberIn(
 		err,

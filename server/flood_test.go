@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -26,41 +25,42 @@ import (
 	"github.com/troth-tx/troth/store/embedded"
 )
 
-// TestFloodFigures prints what a flood does to another tenant (S8), with the default limits
-// and the embedded store: run it with TROTH_FLOOD=5s on a quiet machine. A thousand clients
-// of one principal begin transactions that they do not end, a hundred never end their
-// headers, and fifty show no credentials, over HTTP and gRPC. They are a process of their own
-// that yields to this one, as other machines do not take this machine's processors.
+// BenchmarkFlood measures what a flood does to another tenant (S8), with the default limits
+// and the embedded store: p99 alone and in the flood, the median of the rounds. A thousand
+// clients of one principal begin transactions that they do not end, a hundred never end
+// their headers, and fifty show no credentials, over HTTP and gRPC. They are a process of
+// their own that yields to this one, as other machines do not take this machine's
+// processors.
 //
-// It asserts nothing about time.
-func TestFloodFigures(t *testing.T) {
-	each, err := time.ParseDuration(os.Getenv("TROTH_FLOOD"))
-	if err != nil {
-		t.Skip("set TROTH_FLOOD=5s to run it")
-	}
-	tokens := withTokens(t)
-	w := start(t, func(c *server.Config, e *engine.Config) {
+//	go test ./server -run x -bench Flood -benchtime 5x
+func BenchmarkFlood(b *testing.B) {
+	const each = 5 * time.Second
+	tokens := withTokens(b)
+	w := start(b, func(c *server.Config, e *engine.Config) {
 		tokens(c, e)
 		c.HTTPAddr, c.GRPCAddr = "0.0.0.0:0", "0.0.0.0:0" // the limits of a server that others can reach
-		if c.Store, err = embedded.Open(t.Context(), t.TempDir(), nil); err != nil {
-			t.Fatal(err)
+		var err error
+		if c.Store, err = embedded.Open(b.Context(), b.TempDir(), nil); err != nil {
+			b.Fatal(err)
 		}
 		e.Caller = prompt{}
 	})
 	w.base, w.grpc = strings.Replace(w.base, "[::]", "127.0.0.1", 1), strings.Replace(w.grpc, "[::]", "127.0.0.1", 1)
 	client := &http.Client{}
 	defer client.CloseIdleConnections()
-	var memory runtime.MemStats
-	for round := range 3 {
-		quiet := victim(t, w, client, fmt.Sprintf("quiet-%d", round), each)
-		stop := flood(t, w)
+	var quiet, flooded, ratio []float64
+	for round := 0; b.Loop(); round++ {
+		alone := victim(b, w, client, fmt.Sprintf("%d-quiet-%d", b.N, round), each)
+		stop := flood(b, w)
 		time.Sleep(each / 5) // until all of them are there
-		flooded := victim(t, w, client, fmt.Sprintf("flooded-%d", round), each)
-		told := stop()
-		runtime.ReadMemStats(&memory)
-		t.Logf("round %d: quiet p50 %v p99 %v (%d); flooded p50 %v p99 %v (%d); p99 x%.1f; memory %d MiB; the flood: %s", round+1,
-			quiet.at(50), quiet.at(99), len(quiet), flooded.at(50), flooded.at(99), len(flooded),
-			float64(flooded.at(99))/float64(quiet.at(99)), memory.Sys>>20, told)
+		beside := victim(b, w, client, fmt.Sprintf("%d-flooded-%d", b.N, round), each)
+		b.Logf("alone p50 %v p99 %v; in the flood p50 %v p99 %v; the flood: %s", alone.at(50), alone.at(99), beside.at(50), beside.at(99), stop())
+		quiet, flooded = append(quiet, alone.at(99).Seconds()), append(flooded, beside.at(99).Seconds())
+		ratio = append(ratio, flooded[round]/quiet[round])
+	}
+	for unit, all := range map[string][]float64{"quiet-p99-s": quiet, "flooded-p99-s": flooded, "p99-ratio": ratio} {
+		slices.Sort(all)
+		b.ReportMetric(all[len(all)/2], unit)
 	}
 }
 
@@ -79,7 +79,7 @@ func (l latencies) at(percent int) time.Duration {
 }
 
 // victim runs sagas of another tenant's, a hundred a second, and returns how long each took.
-func victim(t *testing.T, w *world, client *http.Client, gid string, d time.Duration) (l latencies) {
+func victim(t testing.TB, w *world, client *http.Client, gid string, d time.Duration) (l latencies) {
 	t.Helper()
 	var mu sync.Mutex
 	var wg sync.WaitGroup
@@ -124,7 +124,7 @@ func post(ctx context.Context, client *http.Client, url, body, token string) (in
 }
 
 // flood starts the others; stop ends them and returns what they count.
-func flood(t *testing.T, w *world) (stop func() string) {
+func flood(t testing.TB, w *world) (stop func() string) {
 	t.Helper()
 	child := exec.CommandContext(t.Context(), "nice", "-n", "19", os.Args[0])
 	child.Env = append(os.Environ(), "TROTH_FLOOD_CHILD="+strings.TrimPrefix(w.base, "http://")+" "+w.grpc)

@@ -334,6 +334,34 @@ func TestStepLongerThanTheRequest(t *testing.T) {
 	}
 }
 
+// A workflow that panics when it is resumed must not end the process: the server would ask
+// the next one. It is run again.
+func TestResumedWorkflowPanics(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var runs atomic.Int32
+	err := w.workflows.Register("shaky", func(context.Context, *client.Workflow, []byte) ([]byte, error) {
+		switch runs.Add(1) {
+		case 1:
+			return nil, errors.New("this process dies")
+		case 2:
+			panic("planted")
+		}
+		return []byte("paid"), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.workflows.Execute(t.Context(), "shaky", nil, client.GID("shaky")); err == nil {
+		t.Fatal("the first run succeeded")
+	}
+	w.later()
+	w.await(t, "shaky", "succeed")
+	if n := runs.Load(); n != 3 {
+		t.Errorf("%d runs, want 3", n)
+	}
+}
+
 // Another workflow, or another input, under a used name is refused, as over HTTP.
 func TestWorkflowOfAnotherInput(t *testing.T) {
 	t.Parallel()

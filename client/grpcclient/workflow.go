@@ -2,9 +2,12 @@ package grpcclient
 
 import (
 	"context"
+	"log/slog"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -16,7 +19,8 @@ import (
 const ResumeMethod = "/workflow.Workflow/Execute"
 
 // RegisterWorkflows lets a gRPC server go on with the workflows of a registry: to is a
-// *grpc.Server, or what [SignedBy] makes of it.
+// *grpc.Server, or what [SignedBy] makes of it. A function that panics is run again as the
+// server asks; the panic goes to slog's default logger.
 func RegisterWorkflows(to grpc.ServiceRegistrar, ws *client.Workflows) {
 	to.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "workflow.Workflow",
@@ -25,8 +29,16 @@ func RegisterWorkflows(to grpc.ServiceRegistrar, ws *client.Workflows) {
 	}, ws)
 }
 
-// execute serves the method. Its message, one field of bytes, is that of BytesValue.
-func execute(registry any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error) { //nolint:revive // the type is grpc's
+// execute serves the method. Its message, one field of bytes, is that of BytesValue. A panic
+// that no interceptor recovers from is logged and answered with codes.Internal: gRPC would
+// end the process, and then the next one that the server asks.
+func execute(registry any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (_ any, err error) { //nolint:revive // the type is grpc's
+	defer func() {
+		if p := recover(); p != nil {
+			slog.ErrorContext(ctx, "workflow panicked", "panic", p)
+			err = status.Error(codes.Internal, "client: the workflow's function panicked")
+		}
+	}()
 	input := new(wrapperspb.BytesValue)
 	if err := decode(input); err != nil {
 		return nil, err

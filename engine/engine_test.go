@@ -287,7 +287,7 @@ func TestDelay(t *testing.T) {
 // as their pauses end.
 func TestPileAfterAnOutage(t *testing.T) {
 	t.Parallel()
-	const messages = 1000
+	const messages = 1000 / few
 	var mu sync.Mutex
 	down := true
 	p := &participants{answer: func(Call, int) (Answer, time.Duration) {

@@ -89,14 +89,14 @@ func TestStuckHostStarvesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, p := memory.New(), new(patient)
 		p.down.Store(true)
-		for i := range 9_000 {
+		for i := range 9_000 / few {
 			due(t, s, fmt.Sprint("stuck", i), "http://hung/a", nil, time.Now().Add(-time.Hour))
 		}
 		for i := range 100 { // due after all of those
 			due(t, s, fmt.Sprint("taken", i), "http://well/a", nil, time.Now().Add(-time.Minute))
 		}
 		e := openSmall(t, s, p)
-		for i := range 1_000 {
+		for i := range 1_000 / few {
 			send(t, e, fmt.Sprint("sent", i), "http://hung/a", store.Options{})
 		}
 		began := time.Now()
@@ -248,7 +248,7 @@ func TestTakeoverHasABudget(t *testing.T) {
 			p.down.Store(hangs)
 			s := &claims{Store: memory.New()}
 			payload := make([]byte, size) // shared: what is counted are references
-			for i := range 1_000 {
+			for i := range 1_000 / few {
 				due(t, s, fmt.Sprint("large", i), "http://hung/a", payload, time.Now().Add(-time.Hour))
 			}
 			due(t, s, "small", "http://well/a", nil, time.Now().Add(-time.Minute))

@@ -67,7 +67,7 @@ func callOf(t *store.Transaction, branch int, limits *Limits) Call {
 	c.Branch, c.URL, c.Op = ownBranch, t.QueryPrepared, store.Query
 	if t.Pattern == store.Workflow {
 		c.Op = store.Resume
-		c.Name, c.Payload = workflowOf(t.Data)
+		c.Name, c.Payload = WorkflowOf(t.Data)
 	}
 	return c
 }

@@ -128,7 +128,7 @@ func checkOptions(r Request) error {
 		return fmt.Errorf("%w: retry_limit is %d: want 0 to %d", ErrInvalid, o.RetryLimit, retryLimitMax)
 	}
 	if r.Pattern == store.Workflow {
-		if name, _ := workflowOf(r.Data); name == "" {
+		if name, _ := WorkflowOf(r.Data); name == "" {
 			return fmt.Errorf(`%w: custom_data of a workflow: want {"name":"...","data":"<base64>"}`, ErrInvalid)
 		}
 	}

@@ -34,14 +34,15 @@ func (workflow) missed(*machine, int, Answer, string) bool { return false }
 
 func (workflow) wake(m *machine) time.Time { return m.deadline() }
 
-// workflowOf returns the name of a workflow and its input, from Transaction.Data.
-func workflowOf(data string) (name string, input []byte) {
+// WorkflowOf returns the name of a workflow and its input, from Transaction.Data or
+// Request.Data; nothing of data that StartWorkflow would refuse.
+func WorkflowOf(data string) (name string, input []byte) {
 	var w struct {
 		Name string `json:"name"`
 		Data []byte `json:"data"`
 	}
 	if err := json.Unmarshal([]byte(data), &w); err != nil {
-		return "", nil // StartWorkflow checked it
+		return "", nil
 	}
 	return w.Name, w.Data
 }

@@ -3,7 +3,6 @@ package grpcapi
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -75,25 +74,16 @@ func wantsSame(ctx context.Context) bool {
 
 // same refuses a request for another workflow than the one that is stored.
 func same(stored *store.Transaction, asked engine.Request) error {
+	name, input := engine.WorkflowOf(stored.Data)
+	askedName, askedInput := engine.WorkflowOf(asked.Data)
 	differs := ""
-	switch a, b := workflowOf(stored.Data), workflowOf(asked.Data); {
-	case a.Name != b.Name:
+	switch {
+	case name != askedName:
 		differs = "name"
-	case !bytes.Equal(a.Input, b.Input):
+	case !bytes.Equal(input, askedInput):
 		differs = "input"
 	default:
 		return nil
 	}
 	return status.Errorf(codes.Aborted, "gid %s is that of a workflow with another %s", asked.GID, differs)
-}
-
-type workflow struct {
-	Name  string `json:"name"`
-	Input []byte `json:"data"`
-}
-
-// workflowOf reads custom data, which was checked when it came.
-func workflowOf(data string) (w workflow) {
-	_ = json.Unmarshal([]byte(data), &w)
-	return w
 }

@@ -2,9 +2,9 @@ package sqlstore
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 
 	"github.com/troth-tx/troth/store"
 )
@@ -34,10 +34,8 @@ func (s *Store) Ready(ctx context.Context) error {
 // probe writes something and removes it again, in a transaction each: what is removed in
 // the one that wrote it may never reach the disk.
 func (s *Store) probe(ctx context.Context) error {
-	content := make([]byte, probeSize) // random, so that no server compresses it
-	for i := range content {
-		content[i] = byte(rand.Uint32())
-	}
+	content := make([]byte, probeSize)
+	_, _ = rand.Read(content) // so that no server compresses it; it never fails
 	remove := func(ctx context.Context, c *session) error {
 		_, err := c.exec(ctx, s.sql.unprobe, int64(probeSeq))
 		return err
